@@ -87,3 +87,5 @@ pub const ATTEMPTS_DEFAULT: u32 = 3;
 pub const ATTEMPTS_MAX: u32 = 100;
 /// The longest wait between two attempts that a manifest may ask for.
 pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Bytes that one attempt may stage in writes to a directory when the manifest is silent.
+pub const WRITE_BYTES_DEFAULT: u64 = GIB;

@@ -1,0 +1,101 @@
+//! What the manifest decides about one asset, resolved: limits, retries, grants.
+//!
+//! Every default has been filled in when these values exist, and the filled-in values are what is stored.
+
+use serde::{Deserialize, Serialize};
+
+use crate::limit;
+
+/// Bounds of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Units of fuel for the call, counted from after instantiation.
+    pub fuel: u64,
+    /// Bytes of linear memory, summed over all memories.
+    pub memory_bytes: u64,
+    /// Wall clock, in milliseconds.
+    pub timeout_ms: u64,
+    /// Bytes of output.
+    pub output_bytes: u64,
+    /// Bytes of log kept.
+    pub log_bytes: u64,
+}
+
+impl Default for Limits {
+    /// What holds when the manifest is silent.
+    fn default() -> Self {
+        Self {
+            fuel: limit::FUEL_DEFAULT,
+            memory_bytes: limit::MEMORY_BYTES_DEFAULT,
+            timeout_ms: limit::TIMEOUT_DEFAULT.as_millis() as u64,
+            output_bytes: limit::OUTPUT_BYTES_DEFAULT,
+            log_bytes: limit::LOG_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// When a job that failed is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryPolicy {
+    /// Charged attempts in all; 1 never tries again.
+    pub max_attempts: u32,
+    /// How the wait grows.
+    pub backoff: Backoff,
+    /// The first wait, in milliseconds.
+    pub base_ms: u64,
+    /// No wait is longer, in milliseconds; what a guest asks for is capped too.
+    pub cap_ms: u64,
+    /// Whether a wait is drawn from the upper half of its length, so that jobs that failed together do not return together.
+    pub jitter: bool,
+}
+
+/// How the wait between attempts grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backoff {
+    /// The base each time.
+    Constant,
+    /// The base times the attempt's number.
+    Linear,
+    /// Twice as long each time.
+    Exponential,
+}
+
+impl Default for RetryPolicy {
+    /// What holds when the manifest is silent.
+    fn default() -> Self {
+        Self {
+            max_attempts: limit::ATTEMPTS_DEFAULT,
+            backoff: Backoff::Exponential,
+            base_ms: 1_000,
+            cap_ms: 300_000,
+            jitter: true,
+        }
+    }
+}
+
+/// An asset's right to one directory resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryGrant {
+    /// The resource's name.
+    pub resource: String,
+    /// What may be done.
+    pub access: Access,
+    /// Globs over relative paths, at least one; what none matches is denied.
+    pub paths: Vec<String>,
+    /// Bytes that one attempt may stage in writes.
+    pub write_bytes: u64,
+}
+
+/// What may be done with a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// List and read.
+    Read,
+    /// Stage writes and removals as well.
+    ReadWrite,
+}
