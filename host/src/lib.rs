@@ -4,3 +4,4 @@ pub mod blob;
 pub mod id;
 pub mod limit;
 pub mod pipeline;
+pub mod store;

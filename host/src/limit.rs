@@ -89,3 +89,26 @@ pub const ATTEMPTS_MAX: u32 = 100;
 pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Bytes that one attempt may stage in writes to a directory when the manifest is silent.
 pub const WRITE_BYTES_DEFAULT: u64 = GIB;
+
+// ---- store ----
+
+/// Connections of one process: the claimer, the committer, the heartbeat, the planner and a few readers.
+pub const DATABASE_CONNECTIONS_MAX: u32 = 8;
+/// How long a statement waits for a connection before the database counts as gone.
+pub const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Days of history made at a time, yesterday among them: each is a partition that every look-up by another key visits.
+pub const HISTORY_DAYS_AHEAD: i32 = 4;
+/// Rows that one insert carries: some megabytes of parameters.
+pub const INSERT_ROWS_MAX: usize = 5_000;
+/// Rows that one listing returns.
+pub const LIST_ROWS_MAX: i64 = 1_000;
+/// A worker renews its session this often...
+pub const SESSION_BEAT: Duration = Duration::from_secs(5);
+/// ...and others take its jobs when it has not for this long: three missed beats and a slow answer.
+pub const SESSION_EXPIRY: Duration = Duration::from_secs(20);
+/// A worker that could not renew for this long stops its guests, before others may take their jobs.
+pub const SESSION_FENCE: Duration = Duration::from_secs(15);
+/// Jobs that one rescue moves: each is two rows, in one transaction.
+pub const RESCUE_JOBS_MAX: i64 = 500;
+/// Nodes of one lineage walk: more cannot be drawn, and a walk must not hold the database's memory.
+pub const LINEAGE_NODES_MAX: usize = 10_000;

@@ -1,0 +1,90 @@
+//! What can go wrong with the database. `sqlx::Error` stops here.
+
+/// A statement or the connection failed: a host fault, never a job's.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The server cannot be reached, went away, or refuses new work for now: worth trying again.
+    #[error("the database is unavailable while {doing}")]
+    Unavailable {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The database's tables are not those of this program.
+    #[error("the database does not fit this version of flowstone: {0}")]
+    Version(String),
+    /// This worker's session has ended: others may have taken its jobs.
+    #[error("this worker's session has ended")]
+    SessionLost,
+    /// A statement was refused: a defect of this program, or a value that no check caught.
+    #[error("the database refused a statement while {doing}")]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A row holds what this program cannot read.
+    #[error("the database holds {what} that this version cannot read")]
+    Unreadable {
+        /// Which value.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
+    pub(super) fn unreadable(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Unreadable { what: what.into(), source: source.into() }
+    }
+}
+
+/// Says what was being done when a statement failed.
+pub(super) trait Doing<T> {
+    /// `doing` continues the words "while ...".
+    fn doing(self, doing: &'static str) -> Result<T, StoreError>;
+}
+
+impl<T> Doing<T> for Result<T, sqlx::Error> {
+    fn doing(self, doing: &'static str) -> Result<T, StoreError> {
+        self.map_err(|source| {
+            if constraint_of(&source) == Some("job_lease_worker_id_fkey") {
+                StoreError::SessionLost
+            } else if is_unavailable(&source) {
+                StoreError::Unavailable { doing, source }
+            } else {
+                StoreError::Refused { doing, source }
+            }
+        })
+    }
+}
+
+fn constraint_of(error: &sqlx::Error) -> Option<&str> {
+    error.as_database_error().and_then(|error| error.constraint())
+}
+
+/// Connection troubles, and the SQLSTATE classes that say "later": 08 connection, 40 serialization and deadlock,
+/// 53 out of resources (a full disk among them), 57 operator intervention (a shutdown, a restart).
+fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)))
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,93 @@
+//! The database: the only SQL of the host, one statement to a function, each named after what it means.
+//!
+//! Methods that change several tables run in one transaction of their own, and no transaction is open while a guest
+//! runs. Nothing here decides: what to plan, retry or reuse arrives as a value.
+
+use std::time::Duration;
+
+use sqlx::{
+    PgPool,
+    migrate::{MigrateError, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+pub mod commit;
+pub mod error;
+pub mod lineage;
+pub mod materializations;
+pub mod pipelines;
+pub mod queue;
+pub mod runs;
+pub mod staged;
+pub mod workers;
+
+use error::Doing as _;
+pub use error::StoreError;
+
+use crate::limit::{DATABASE_CONNECT_TIMEOUT, DATABASE_CONNECTIONS_MAX, HISTORY_DAYS_AHEAD};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// The database of one installation.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// Connects, brings the tables up to date (one process does, others wait), and makes the history's next days.
+    pub async fn connect(options: PgConnectOptions) -> Result<Self, StoreError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(DATABASE_CONNECTIONS_MAX)
+            .acquire_timeout(DATABASE_CONNECT_TIMEOUT)
+            .connect_with(options.application_name("flowstone"))
+            .await
+            .doing("connecting")?;
+        let store = Self { pool };
+        store.migrate().await?;
+        store.ensure_history_days().await?;
+        Ok(store)
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
+        MIGRATIONS.run(&self.pool).await.map_err(|error| match error {
+            MigrateError::VersionMissing(version) => StoreError::Version(format!(
+                "its migration {version} is not known here; a later version of flowstone made it, use that one"
+            )),
+            MigrateError::VersionMismatch(version) => StoreError::Version(format!(
+                "its migration {version} is not the one of this version; another program or a changed build made it"
+            )),
+            MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+                StoreError::Refused { doing: "bringing its tables up to date", source }
+            }
+            other => StoreError::Version(other.to_string()),
+        })
+    }
+
+    /// Makes the partitions of history for the days around now; called at start and every hour after.
+    pub async fn ensure_history_days(&self) -> Result<(), StoreError> {
+        sqlx::query!(
+            r#"select ensure_history_days((now() at time zone 'utc')::date - 1, $1) as "made: ()""#,
+            HISTORY_DAYS_AHEAD
+        )
+        .fetch_one(&self.pool)
+        .await
+        .doing("making the history's next days")?;
+        Ok(())
+    }
+
+    /// Closes the connections, waiting for those in use no longer than this.
+    pub async fn close(&self, grace: Duration) {
+        if tokio::time::timeout(grace, self.pool.close()).await.is_err() {
+            tracing::debug!("connections were still in use when the store closed");
+        }
+    }
+}
+
+/// A digest column as a digest.
+fn digest(bytes: Vec<u8>) -> Result<crate::blob::Digest, StoreError> {
+    match <[u8; 32]>::try_from(bytes) {
+        Ok(bytes) => Ok(crate::blob::Digest(bytes)),
+        Err(bytes) => Err(StoreError::unreadable("a digest", format!("{} bytes", bytes.len()))),
+    }
+}

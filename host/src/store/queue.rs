@@ -1,0 +1,277 @@
+//! Claiming: from the table of ready jobs to leases, and what a claimed job needs to run.
+
+use uuid::Uuid;
+
+use super::{Store, StoreError, digest, error::Doing as _};
+use crate::{
+    blob::Digest,
+    id::{AssetId, AssetVersionId, ClaimToken, JobId, MaterializationId, RunId, WorkerId},
+};
+
+/// A job that is this worker's until it commits, releases it, or its session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose job it is.
+    pub tenant: String,
+    /// Which job.
+    pub job: JobId,
+    /// What a commit has to show.
+    pub token: ClaimToken,
+    /// Attempts that counted, so far.
+    pub charged: i16,
+    /// Times that the job came back without a charge.
+    pub released: i16,
+}
+
+/// How far the ready table has been claimed: the next claim starts after it, past the dead entries of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimPosition {
+    ready_at_us: i64,
+    job: JobId,
+}
+
+impl ClaimPosition {
+    /// Before every job.
+    pub const START: Self = Self { ready_at_us: 0, job: JobId(Uuid::nil()) };
+}
+
+/// A claimed job with all that the queue knows of it.
+#[derive(Clone, Debug)]
+pub struct ClaimedJob {
+    /// The lease.
+    pub claim: Claim,
+    /// The run that asked for it.
+    pub run: RunId,
+    /// The asset as the run's pipeline version binds it.
+    pub asset_version: AssetVersionId,
+    /// Canonical text.
+    pub partition_key: String,
+    /// Whether an earlier result may not be used again.
+    pub forced: bool,
+    /// Whether the run is being cancelled.
+    pub cancel_requested: bool,
+    /// By input name, then position.
+    pub inputs: Vec<ClaimedInput>,
+}
+
+/// One version that a job reads.
+#[derive(Clone, Debug)]
+pub struct ClaimedInput {
+    /// The input's name.
+    pub input: String,
+    /// Its place among the versions of that input.
+    pub position: i32,
+    /// The materialization.
+    pub materialization: MaterializationId,
+    /// The asset that made it.
+    pub asset: String,
+    /// Canonical text.
+    pub partition_key: String,
+    /// Of its bytes.
+    pub digest: Digest,
+    /// Of its bytes.
+    pub size_bytes: u64,
+    /// Of its bytes.
+    pub media_type: String,
+    /// As the guest set it: a JSON array of fields.
+    pub metadata: serde_json::Value,
+    /// Whether the database holds the bytes.
+    pub inline: bool,
+}
+
+/// The right to be the only live job that makes one recipe of one partition.
+#[derive(Clone, Debug)]
+pub struct Inflight {
+    /// The claimed job.
+    pub claim: Claim,
+    /// What it makes.
+    pub asset: AssetId,
+    /// Canonical text.
+    pub partition_key: String,
+    /// From what.
+    pub recipe: Digest,
+}
+
+impl Store {
+    /// Takes up to `limit` ready jobs, the oldest first, after a position.
+    ///
+    /// The delete finds its rows by `ctid = any(array(...))`: under a generic plan the join that one would write
+    /// instead scans the whole table, and is tens of times slower. A test holds the plan.
+    pub async fn claim_ready_jobs(
+        &self,
+        worker: WorkerId,
+        limit: i64,
+        after: ClaimPosition,
+    ) -> Result<(Vec<Claim>, Option<ClaimPosition>), StoreError> {
+        let rows = sqlx::query!(
+            r#"with picked as materialized (
+                   select ctid as place from job_ready
+                   where (ready_at, job_id) > (timestamptz 'epoch' + $3 * interval '1 microsecond', $4)
+                   order by ready_at, job_id limit $2 for update skip locked),
+               taken as (
+                   delete from job_ready where ctid = any(array(select place from picked))
+                   returning tenant_id, job_id, ready_at, charged, released),
+               leased as (
+                   insert into job_lease (tenant_id, job_id, token, worker_id, charged, released)
+                   select tenant_id, job_id, gen_random_uuid(), $1, charged, released from taken
+                   returning tenant_id, job_id, token, charged, released)
+               select leased.tenant_id as "tenant_id!", leased.job_id as "job_id!", token as "token!",
+                      leased.charged as "charged!", leased.released as "released!",
+                      (extract(epoch from ready_at) * 1000000)::bigint as "ready_at_us!"
+               from leased join taken using (tenant_id, job_id)
+               order by ready_at, leased.job_id"#,
+            worker.0,
+            limit,
+            after.ready_at_us as f64,
+            after.job.0,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("claiming jobs")?;
+        let position = rows.last().map(|row| ClaimPosition { ready_at_us: row.ready_at_us, job: JobId(row.job_id) });
+        let claims = rows
+            .into_iter()
+            .map(|row| Claim {
+                tenant: row.tenant_id,
+                job: JobId(row.job_id),
+                token: ClaimToken(row.token),
+                charged: row.charged,
+                released: row.released,
+            })
+            .collect();
+        Ok((claims, position))
+    }
+
+    /// What the claimed jobs are and read. A required input of a job that could be claimed is always there.
+    pub async fn load_claimed_jobs(&self, claims: Vec<Claim>) -> Result<Vec<ClaimedJob>, StoreError> {
+        let (tenants, ids) = keys_of(&claims);
+        let jobs = sqlx::query!(
+            r#"select j.job_id, j.run_id, j.asset_version_id, j.partition_key, j.forced,
+                      (r.cancel_requested_at is not null) as "cancel_requested!"
+               from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
+               join job j using (tenant_id, job_id) join run r on r.tenant_id = j.tenant_id and r.run_id = j.run_id"#,
+            &tenants,
+            &ids,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("loading claimed jobs")?;
+        let inputs = sqlx::query!(
+            r#"select i.job_id, i.input, i.position, m.materialization_id, a.name as asset, m.partition_key,
+                      m.output_digest, m.size_bytes, m.media_type, m.metadata, (b.bytes is not null) as "inline!"
+               from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
+               join job_input i using (tenant_id, job_id)
+               left join job_end e on e.tenant_id = i.tenant_id and e.job_id = i.upstream_job_id
+               join materialization m on m.tenant_id = i.tenant_id
+                   and m.materialization_id = coalesce(i.materialization_id, e.materialization_id)
+               join asset a on a.tenant_id = m.tenant_id and a.asset_id = m.asset_id
+               join blob b on b.tenant_id = m.tenant_id and b.digest = m.output_digest
+               order by i.job_id, i.input, i.position"#,
+            &tenants,
+            &ids,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("loading the inputs of claimed jobs")?;
+
+        let mut by_job: std::collections::HashMap<Uuid, Vec<ClaimedInput>> = Default::default();
+        for row in inputs {
+            by_job.entry(row.job_id).or_default().push(ClaimedInput {
+                input: row.input,
+                position: row.position,
+                materialization: MaterializationId(row.materialization_id),
+                asset: row.asset,
+                partition_key: row.partition_key,
+                digest: digest(row.output_digest)?,
+                size_bytes: row.size_bytes as u64,
+                media_type: row.media_type,
+                metadata: row.metadata,
+                inline: row.inline,
+            });
+        }
+        let mut claims: std::collections::HashMap<Uuid, Claim> =
+            claims.into_iter().map(|claim| (claim.job.0, claim)).collect();
+        Ok(jobs
+            .into_iter()
+            .filter_map(|row| {
+                Some(ClaimedJob {
+                    claim: claims.remove(&row.job_id)?,
+                    run: RunId(row.run_id),
+                    asset_version: AssetVersionId(row.asset_version_id),
+                    partition_key: row.partition_key,
+                    forced: row.forced,
+                    cancel_requested: row.cancel_requested,
+                    inputs: by_job.remove(&row.job_id).unwrap_or_default(),
+                })
+            })
+            .collect())
+    }
+
+    /// Takes the in-flight keys; returns the jobs that got theirs. The others wait for whoever has it.
+    pub async fn take_inflight_keys(&self, wanted: &[Inflight]) -> Result<Vec<JobId>, StoreError> {
+        let tenants: Vec<String> = wanted.iter().map(|w| w.claim.tenant.clone()).collect();
+        let assets: Vec<Uuid> = wanted.iter().map(|w| w.asset.0).collect();
+        let partitions: Vec<String> = wanted.iter().map(|w| w.partition_key.clone()).collect();
+        let recipes: Vec<Vec<u8>> = wanted.iter().map(|w| w.recipe.0.to_vec()).collect();
+        let jobs: Vec<Uuid> = wanted.iter().map(|w| w.claim.job.0).collect();
+        let tokens: Vec<Uuid> = wanted.iter().map(|w| w.claim.token.0).collect();
+        let taken = sqlx::query_scalar!(
+            "insert into inflight (tenant_id, asset_id, partition_key, recipe, job_id)
+             select w.tenant_id, w.asset_id, w.partition_key, w.recipe, w.job_id
+             from unnest($1::text[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[])
+                 as w (tenant_id, asset_id, partition_key, recipe, job_id, token)
+             join job_lease l on l.tenant_id = w.tenant_id and l.job_id = w.job_id and l.token = w.token
+             order by w.tenant_id, w.asset_id, w.partition_key, w.recipe
+             on conflict do nothing returning job_id",
+            &tenants,
+            &assets,
+            &partitions,
+            &recipes,
+            &jobs,
+            &tokens,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("taking in-flight keys")?;
+        Ok(taken.into_iter().map(JobId).collect())
+    }
+
+    /// Moves up to `limit` deferred jobs whose time has come to the ready table; returns how many.
+    pub async fn promote_due_jobs(&self, limit: i64) -> Result<u64, StoreError> {
+        let moved = sqlx::query!(
+            "with due as materialized (
+                 select ctid as place from job_deferred where due_at <= now()
+                 order by due_at, job_id limit $1 for update skip locked),
+             moved as (
+                 delete from job_deferred where ctid = any(array(select place from due))
+                 returning tenant_id, job_id, charged, released)
+             insert into job_ready (tenant_id, job_id, charged, released)
+             select tenant_id, job_id, charged, released from moved",
+            limit,
+        )
+        .execute(&self.pool)
+        .await
+        .doing("promoting deferred jobs")?;
+        Ok(moved.rows_affected())
+    }
+
+    /// Those of a worker's leased jobs whose run is being cancelled.
+    pub async fn list_leases_to_cancel(&self, worker: WorkerId) -> Result<Vec<JobId>, StoreError> {
+        let jobs = sqlx::query_scalar!(
+            "select l.job_id from job_lease l
+             join job j on j.tenant_id = l.tenant_id and j.job_id = l.job_id
+             join run r on r.tenant_id = j.tenant_id and r.run_id = j.run_id
+             where l.worker_id = $1 and r.cancel_requested_at is not null",
+            worker.0
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("looking for cancelled jobs")?;
+        Ok(jobs.into_iter().map(JobId).collect())
+    }
+}
+
+/// The keys of some claims as the arrays that statements take.
+fn keys_of(claims: &[Claim]) -> (Vec<String>, Vec<Uuid>) {
+    claims.iter().map(|claim| (claim.tenant.clone(), claim.job.0)).unzip()
+}

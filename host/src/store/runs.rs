@@ -1,0 +1,518 @@
+//! Runs: submitting a plan, following it, cancelling it.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{
+    Store, StoreError,
+    commit::{Committed, End, end_jobs, job_name},
+    error::Doing as _,
+};
+use crate::{
+    id::{AssetVersionId, JobId, MaterializationId, PipelineId, PipelineVersionId, RunId, WorkerId},
+    limit::{INSERT_ROWS_MAX, LIST_ROWS_MAX},
+};
+
+/// A plan on its way to the database.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// Its id.
+    pub id: RunId,
+    /// Whose it is.
+    pub tenant: String,
+    /// Of which deploy.
+    pub pipeline_version: PipelineVersionId,
+    /// The process that waits for it.
+    pub owner: WorkerId,
+    /// What was asked for, for people.
+    pub request: serde_json::Value,
+    /// Each after those that it reads.
+    pub jobs: Vec<NewJob>,
+}
+
+/// One planned job.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// Its id.
+    pub id: JobId,
+    /// What it makes.
+    pub asset_version: AssetVersionId,
+    /// Canonical text.
+    pub partition_key: String,
+    /// Why.
+    pub reason: String,
+    /// Whether an earlier result may not be used again.
+    pub forced: bool,
+    /// What it reads.
+    pub inputs: Vec<NewJobInput>,
+}
+
+/// One version that a planned job reads.
+#[derive(Clone, Debug)]
+pub struct NewJobInput {
+    /// The input's name.
+    pub input: String,
+    /// Among the versions of that input.
+    pub position: i32,
+    /// Whether the job can run without it.
+    pub optional: bool,
+    /// Where it comes from.
+    pub origin: InputOrigin,
+}
+
+/// Where an input comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputOrigin {
+    /// A job of the same run.
+    Job(JobId),
+    /// What was there before.
+    Materialization(MaterializationId),
+}
+
+/// A run as its row tells.
+#[derive(Clone, Debug)]
+pub struct RunRecord {
+    /// Its id.
+    pub id: RunId,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The pipeline's version.
+    pub version: i32,
+    /// `running`, `succeeded`, `failed` or `cancelled`.
+    pub state: String,
+    /// In all.
+    pub jobs: i32,
+    /// Ended so far, by how.
+    pub succeeded: i32,
+    /// Of those that succeeded, without running.
+    pub reused: i32,
+    /// Ended so far, by how.
+    pub skipped: i32,
+    /// Ended so far, by how.
+    pub failed: i32,
+    /// Ended so far, by how.
+    pub cancelled: i32,
+    /// Milliseconds since 1970.
+    pub created_at_ms: i64,
+    /// Milliseconds since 1970.
+    pub finished_at_ms: Option<i64>,
+    /// Whether somebody asked for its end.
+    pub cancel_requested: bool,
+    /// What was asked for.
+    pub request: serde_json::Value,
+}
+
+/// A job as its rows tell.
+#[derive(Clone, Debug)]
+pub struct JobRecord {
+    /// Its id.
+    pub id: JobId,
+    /// What it makes.
+    pub asset: String,
+    /// Canonical text.
+    pub partition_key: String,
+    /// Why it was planned.
+    pub reason: String,
+    /// `blocked`, `ready`, `deferred`, `running`, or a final state.
+    pub state: String,
+    /// Why, unless it succeeded.
+    pub cause: Option<String>,
+    /// Whether it succeeded without running.
+    pub reused: bool,
+    /// What it made.
+    pub materialization: Option<MaterializationId>,
+    /// Executions recorded.
+    pub attempts: i64,
+    /// Milliseconds since 1970.
+    pub ended_at_ms: Option<i64>,
+}
+
+/// An attempt with its log.
+#[derive(Clone, Debug)]
+pub struct AttemptLog {
+    /// What was being made.
+    pub asset: String,
+    /// Canonical text.
+    pub partition_key: String,
+    /// 1 for the first charged one.
+    pub number: i32,
+    /// How it ended.
+    pub verdict: String,
+    /// In words.
+    pub message: Option<String>,
+    /// Whether it counts.
+    pub charged: bool,
+    /// Units.
+    pub fuel_used: i64,
+    /// Summed over all memories.
+    pub memory_bytes_peak: i64,
+    /// From claim to verdict.
+    pub duration_us: i64,
+    /// Milliseconds since 1970.
+    pub started_at_ms: i64,
+    /// A JSON array of lines.
+    pub log: Option<serde_json::Value>,
+    /// Lines past the limit.
+    pub log_dropped: i64,
+    /// A JSON array.
+    pub denials: Option<serde_json::Value>,
+}
+
+impl Store {
+    /// Writes a run and all its jobs in one transaction: jobs without a pending input are ready at its end.
+    pub async fn submit_run(&self, run: &NewRun) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await.doing("submitting a run")?;
+        sqlx::query!(
+            "insert into run (tenant_id, run_id, pipeline_version_id, owner_id, request, jobs, state, finished_at)
+             values ($1, $2, $3, $4, $5, $6, case when $6 = 0 then 'succeeded' else 'running' end,
+                     case when $6 = 0 then now() end)",
+            run.tenant,
+            run.id.0,
+            run.pipeline_version.0,
+            run.owner.0,
+            run.request,
+            run.jobs.len() as i32,
+        )
+        .execute(&mut *transaction)
+        .await
+        .doing("submitting a run")?;
+        for jobs in run.jobs.chunks(INSERT_ROWS_MAX) {
+            insert_jobs(&mut transaction, run, jobs).await?;
+        }
+        let inputs: Vec<(JobId, &NewJobInput)> =
+            run.jobs.iter().flat_map(|job| job.inputs.iter().map(|input| (job.id, input))).collect();
+        for inputs in inputs.chunks(INSERT_ROWS_MAX) {
+            insert_inputs(&mut transaction, &run.tenant, inputs).await?;
+        }
+        for jobs in run.jobs.chunks(INSERT_ROWS_MAX) {
+            enqueue_jobs(&mut transaction, &run.tenant, jobs).await?;
+        }
+        sqlx::query!(
+            "insert into audit (tenant_id, actor, action, subject, details)
+             values ($1, 'user', 'run.submitted', $2, jsonb_build_object('jobs', $3::int, 'request', $4::jsonb))",
+            run.tenant,
+            run.id.to_string(),
+            run.jobs.len() as i32,
+            run.request,
+        )
+        .execute(&mut *transaction)
+        .await
+        .doing("submitting a run")?;
+        transaction.commit().await.doing("submitting a run")
+    }
+
+    /// One run.
+    pub async fn find_run(&self, tenant: &str, run: RunId) -> Result<Option<RunRecord>, StoreError> {
+        Ok(self.select_runs(tenant, Some(run.0), None, 1).await?.pop())
+    }
+
+    /// The newest runs first, of one pipeline or of all.
+    pub async fn list_runs(
+        &self,
+        tenant: &str,
+        pipeline: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<RunRecord>, StoreError> {
+        self.select_runs(tenant, None, pipeline, limit.min(LIST_ROWS_MAX)).await
+    }
+
+    async fn select_runs(
+        &self,
+        tenant: &str,
+        run: Option<Uuid>,
+        pipeline: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<RunRecord>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select r.run_id, p.name as pipeline, v.number, r.state, r.jobs, r.succeeded, r.reused, r.skipped, r.failed,
+                      r.cancelled, (extract(epoch from r.created_at) * 1000)::bigint as "created_at_ms!",
+                      (extract(epoch from r.finished_at) * 1000)::bigint as finished_at_ms,
+                      (r.cancel_requested_at is not null) as "cancel_requested!", r.request
+               from run r
+               join pipeline_version v on v.tenant_id = r.tenant_id and v.pipeline_version_id = r.pipeline_version_id
+               join pipeline p on p.tenant_id = v.tenant_id and p.pipeline_id = v.pipeline_id
+               where r.tenant_id = $1 and ($2::uuid is null or r.run_id = $2) and ($3::text is null or p.name = $3)
+               order by r.run_id desc limit $4"#,
+            tenant,
+            run as Option<Uuid>,
+            pipeline as Option<&str>,
+            limit,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("reading runs")?;
+        Ok(rows
+            .into_iter()
+            .map(|row| RunRecord {
+                id: RunId(row.run_id),
+                pipeline: row.pipeline,
+                version: row.number,
+                state: row.state,
+                jobs: row.jobs,
+                succeeded: row.succeeded,
+                reused: row.reused,
+                skipped: row.skipped,
+                failed: row.failed,
+                cancelled: row.cancelled,
+                created_at_ms: row.created_at_ms,
+                finished_at_ms: row.finished_at_ms,
+                cancel_requested: row.cancel_requested,
+                request: row.request,
+            })
+            .collect())
+    }
+
+    /// The jobs of a run in the order of its plan, after a job, a page at a time.
+    pub async fn list_jobs(
+        &self,
+        tenant: &str,
+        run: RunId,
+        after: Option<JobId>,
+        limit: i64,
+    ) -> Result<Vec<JobRecord>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select j.job_id, a.name as asset, j.partition_key, j.reason, e.cause as "cause?",
+                      coalesce(e.reused, false) as "reused!", e.materialization_id as "materialization_id?",
+                      (extract(epoch from e.ended_at) * 1000)::bigint as ended_at_ms,
+                      (select count(*) from attempt t where t.tenant_id = j.tenant_id and t.job_id = j.job_id)
+                          as "attempts!",
+                      coalesce(e.state,
+                          case when l.job_id is not null then 'running'
+                               when q.job_id is not null then 'ready'
+                               when d.job_id is not null then 'deferred'
+                               else 'blocked' end) as "state!"
+               from job j
+               join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
+               join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id
+               left join job_end e on e.tenant_id = j.tenant_id and e.job_id = j.job_id
+               left join job_lease l on l.tenant_id = j.tenant_id and l.job_id = j.job_id
+               left join job_ready q on q.tenant_id = j.tenant_id and q.job_id = j.job_id
+               left join job_deferred d on d.tenant_id = j.tenant_id and d.job_id = j.job_id
+               where j.tenant_id = $1 and j.run_id = $2 and j.job_id > $3
+               order by j.job_id limit $4"#,
+            tenant,
+            run.0,
+            after.map_or(Uuid::nil(), |job| job.0),
+            limit.min(LIST_ROWS_MAX),
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("reading the jobs of a run")?;
+        Ok(rows
+            .into_iter()
+            .map(|row| JobRecord {
+                id: JobId(row.job_id),
+                asset: row.asset,
+                partition_key: row.partition_key,
+                reason: row.reason,
+                state: row.state,
+                cause: row.cause,
+                reused: row.reused,
+                materialization: row.materialization_id.map(MaterializationId),
+                attempts: row.attempts,
+                ended_at_ms: row.ended_at_ms,
+            })
+            .collect())
+    }
+
+    /// The attempts of a run with their logs, oldest first, of one asset and partition or of all.
+    pub async fn list_attempts(
+        &self,
+        tenant: &str,
+        run: RunId,
+        asset: Option<&str>,
+        partition_key: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<AttemptLog>, StoreError> {
+        sqlx::query_as!(
+            AttemptLog,
+            r#"select a.name as asset, j.partition_key, t.number, t.verdict, t.message, t.charged, t.fuel_used,
+                      t.memory_bytes_peak, t.duration_us,
+                      (extract(epoch from t.started_at) * 1000)::bigint as "started_at_ms!",
+                      t.log, t.log_dropped, t.denials
+               from job j
+               join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
+               join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id
+               join attempt t on t.tenant_id = j.tenant_id and t.job_id = j.job_id
+               where j.tenant_id = $1 and j.run_id = $2 and ($3::text is null or a.name = $3)
+                 and ($4::text is null or j.partition_key = $4)
+               order by t.started_at, t.attempt_id limit $5"#,
+            tenant,
+            run.0,
+            asset as Option<&str>,
+            partition_key as Option<&str>,
+            limit.min(LIST_ROWS_MAX),
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("reading logs")
+    }
+
+    /// Asks for a run's end: what waits is cancelled here and now, what runs is stopped by its worker.
+    /// None when the run is unknown or already over.
+    pub async fn cancel_run(&self, tenant: &str, run: RunId, cause: &str) -> Result<Option<Committed>, StoreError> {
+        let mut transaction = self.pool.begin().await.doing("cancelling a run")?;
+        let found = sqlx::query!(
+            "update run set cancel_requested_at = coalesce(cancel_requested_at, now())
+             where tenant_id = $1 and run_id = $2 and state = 'running'",
+            tenant,
+            run.0,
+        )
+        .execute(&mut *transaction)
+        .await
+        .doing("cancelling a run")?;
+        if found.rows_affected() == 0 {
+            return Ok(None);
+        }
+        sqlx::query!(
+            "insert into audit (tenant_id, actor, action, subject, details)
+             values ($1, 'user', 'run.cancel-requested', $2, jsonb_build_object('cause', $3::text))",
+            tenant,
+            run.to_string(),
+            cause,
+        )
+        .execute(&mut *transaction)
+        .await
+        .doing("cancelling a run")?;
+        let waiting = remove_waiting_jobs(&mut transaction, tenant, run, cause).await?;
+        let committed = end_jobs(&mut transaction, waiting).await?;
+        transaction.commit().await.doing("cancelling a run")?;
+        Ok(Some(committed))
+    }
+
+    /// Runs of a pipeline whose process is gone: nobody waits for them, and a new run plans anew what they left.
+    pub async fn list_abandoned_runs(&self, tenant: &str, pipeline: PipelineId) -> Result<Vec<RunId>, StoreError> {
+        let runs = sqlx::query_scalar!(
+            "select r.run_id from run r
+             join pipeline_version v on v.tenant_id = r.tenant_id and v.pipeline_version_id = r.pipeline_version_id
+             where r.tenant_id = $1 and r.state = 'running' and v.pipeline_id = $2
+               and not exists (select 1 from worker w where w.worker_id = r.owner_id)",
+            tenant,
+            pipeline.0,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("looking for abandoned runs")?;
+        Ok(runs.into_iter().map(RunId).collect())
+    }
+}
+
+async fn insert_jobs(connection: &mut PgConnection, run: &NewRun, jobs: &[NewJob]) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = jobs.iter().map(|job| job.id.0).collect();
+    let versions: Vec<Uuid> = jobs.iter().map(|job| job.asset_version.0).collect();
+    let partitions: Vec<String> = jobs.iter().map(|job| job.partition_key.clone()).collect();
+    let reasons: Vec<String> = jobs.iter().map(|job| job.reason.clone()).collect();
+    let forced: Vec<bool> = jobs.iter().map(|job| job.forced).collect();
+    sqlx::query!(
+        "insert into job (tenant_id, run_id, job_id, asset_version_id, partition_key, reason, forced)
+         select $1, $2, * from unnest($3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bool[])",
+        run.tenant,
+        run.id.0,
+        &ids,
+        &versions,
+        &partitions,
+        &reasons,
+        &forced,
+    )
+    .execute(connection)
+    .await
+    .doing("submitting jobs")?;
+    Ok(())
+}
+
+async fn insert_inputs(
+    connection: &mut PgConnection,
+    tenant: &str,
+    inputs: &[(JobId, &NewJobInput)],
+) -> Result<(), StoreError> {
+    let jobs: Vec<Uuid> = inputs.iter().map(|(job, _)| job.0).collect();
+    let names: Vec<String> = inputs.iter().map(|(_, input)| input.input.clone()).collect();
+    let positions: Vec<i32> = inputs.iter().map(|(_, input)| input.position).collect();
+    let optional: Vec<bool> = inputs.iter().map(|(_, input)| input.optional).collect();
+    let (upstream, pinned): (Vec<Option<Uuid>>, Vec<Option<Uuid>>) = inputs
+        .iter()
+        .map(|(_, input)| match input.origin {
+            InputOrigin::Job(job) => (Some(job.0), None),
+            InputOrigin::Materialization(id) => (None, Some(id.0)),
+        })
+        .unzip();
+    sqlx::query!(
+        "insert into job_input (tenant_id, job_id, input, position, optional, upstream_job_id, materialization_id)
+         select $1, * from unnest($2::uuid[], $3::text[], $4::int[], $5::bool[], $6::uuid[], $7::uuid[])",
+        tenant,
+        &jobs,
+        &names,
+        &positions,
+        &optional,
+        &upstream as &[Option<Uuid>],
+        &pinned as &[Option<Uuid>],
+    )
+    .execute(connection)
+    .await
+    .doing("submitting the inputs of jobs")?;
+    Ok(())
+}
+
+async fn enqueue_jobs(connection: &mut PgConnection, tenant: &str, jobs: &[NewJob]) -> Result<(), StoreError> {
+    let pending =
+        |job: &NewJob| job.inputs.iter().filter(|input| matches!(input.origin, InputOrigin::Job(_))).count() as i32;
+    let (blocked, ready): (Vec<&NewJob>, Vec<&NewJob>) = jobs.iter().partition(|job| pending(job) > 0);
+    let ids: Vec<Uuid> = blocked.iter().map(|job| job.id.0).collect();
+    let remaining: Vec<i32> = blocked.iter().map(|job| pending(job)).collect();
+    sqlx::query!(
+        "insert into job_blocked (tenant_id, job_id, remaining) select $1, * from unnest($2::uuid[], $3::int[])",
+        tenant,
+        &ids,
+        &remaining,
+    )
+    .execute(&mut *connection)
+    .await
+    .doing("enqueueing jobs")?;
+    let ids: Vec<Uuid> = ready.iter().map(|job| job.id.0).collect();
+    sqlx::query!("insert into job_ready (tenant_id, job_id) select $1, * from unnest($2::uuid[])", tenant, &ids,)
+        .execute(connection)
+        .await
+        .doing("enqueueing jobs")?;
+    Ok(())
+}
+
+/// Takes the jobs of a run that nobody works on out of the queue, wherever they wait.
+async fn remove_waiting_jobs(
+    connection: &mut PgConnection,
+    tenant: &str,
+    run: RunId,
+    cause: &str,
+) -> Result<Vec<End>, StoreError> {
+    let rows = sqlx::query!(
+        r#"with mine as materialized (select tenant_id, job_id from job where tenant_id = $1 and run_id = $2),
+           ready as (delete from job_ready q using mine
+               where q.tenant_id = mine.tenant_id and q.job_id = mine.job_id returning q.tenant_id, q.job_id),
+           deferred as (delete from job_deferred q using mine
+               where q.tenant_id = mine.tenant_id and q.job_id = mine.job_id returning q.tenant_id, q.job_id),
+           blocked as (delete from job_blocked q using mine
+               where q.tenant_id = mine.tenant_id and q.job_id = mine.job_id returning q.tenant_id, q.job_id),
+           gone as (select * from ready union all select * from deferred union all select * from blocked)
+           select gone.job_id as "job_id!", a.name, j.partition_key from gone
+           join job j on j.tenant_id = gone.tenant_id and j.job_id = gone.job_id
+           join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
+           join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id"#,
+        tenant,
+        run.0,
+    )
+    .fetch_all(connection)
+    .await
+    .doing("cancelling waiting jobs")?;
+    Ok(rows
+        .into_iter()
+        .map(|row| End {
+            tenant: tenant.to_owned(),
+            job: JobId(row.job_id),
+            run,
+            name: job_name(&row.name, &row.partition_key),
+            state: "cancelled",
+            cause: Some(cause.to_owned()),
+            materialization: None,
+            reused: false,
+        })
+        .collect())
+}
