@@ -112,3 +112,40 @@ pub const SESSION_FENCE: Duration = Duration::from_secs(15);
 pub const RESCUE_JOBS_MAX: i64 = 500;
 /// Nodes of one lineage walk: more cannot be drawn, and a walk must not hold the database's memory.
 pub const LINEAGE_NODES_MAX: usize = 10_000;
+
+// ---- runner ----
+
+/// The first wait after a host fault: most pass at once...
+pub const HOST_FAULT_WAIT_BASE: Duration = Duration::from_millis(200);
+/// ...and a disk that stays full is looked at this often.
+pub const HOST_FAULT_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Jobs that one process claims ahead of its guests' threads: what 50 ms of the shortest jobs use up.
+pub const CLAIM_AHEAD_MAX: usize = 512;
+/// The work that is claimed ahead, as time: a claim and its look-ups take a few milliseconds.
+pub const CLAIM_AHEAD: Duration = Duration::from_millis(50);
+/// Jobs that one commit carries: past that, the fsync is already shared by enough.
+pub const COMMIT_JOBS_MAX: usize = 500;
+/// Bytes of inline blobs that the inputs of one job may bring into memory; more goes through the blob store.
+pub const INLINE_INPUT_BYTES_MAX: u64 = 8 * MIB;
+/// Empty claims wait this long at first...
+pub const CLAIM_WAIT_MIN: Duration = Duration::from_millis(5);
+/// ...and this long at most: the floor under the latency of work that another process submits.
+pub const CLAIM_WAIT_MAX: Duration = Duration::from_millis(250);
+/// How often the ready table is scanned from its start, for rows that came to it late.
+pub const CLAIM_SWEEP: Duration = Duration::from_millis(250);
+/// How often runs are looked at for a request to cancel them.
+pub const CANCEL_POLL: Duration = Duration::from_millis(100);
+/// How often deferred jobs are looked at.
+pub const PROMOTE_POLL: Duration = Duration::from_millis(100);
+/// Deferred jobs that are promoted at a time.
+pub const PROMOTE_JOBS_MAX: i64 = 1_000;
+/// How long a job waits for another one that makes the same.
+pub const INFLIGHT_WAIT: Duration = Duration::from_millis(200);
+/// Times that an attempt is repeated because a directory changed while it read: then it changes all the time.
+pub const SOURCE_CHANGES_MAX: i16 = 10;
+/// How long guests may go on after a request to stop.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Staged files that are published at a time.
+pub const PUBLISH_FILES_MAX: i64 = 1_000;
+/// Definitions of assets that a worker keeps in memory.
+pub const ASSETS_CACHED_MAX: usize = 10_000;

@@ -1,0 +1,543 @@
+//! Preparing: from claims to attempts that need nothing but a thread.
+//!
+//! Everything that an attempt needs is looked up here, in batches: definitions, code, inputs, directories as they are
+//! now. What needs no attempt ends here: cancelled jobs, results that are there already, and jobs that another live
+//! job is making.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use cap_std::{ambient_authority, fs::Dir};
+use tokio_util::sync::CancellationToken;
+
+use super::{Event, Shared, retry::host_fault_wait_ms};
+use crate::{
+    blob::{BlobError, BlobStore, Content, Digest},
+    capability::{
+        files::{Fingerprint, fingerprint},
+        inputs::{InputGrant, InputVersion},
+    },
+    engine::{Attempt, Component, Directory, JobContext, LoadError},
+    id::{AssetId, AssetVersionId, MaterializationId, RunId},
+    limit::{ASSETS_CACHED_MAX, INFLIGHT_WAIT, INLINE_INPUT_BYTES_MAX},
+    pipeline::{
+        asset::Field,
+        bound::BoundAsset,
+        partition::PartitionKey,
+        recipe::{RecipeInputs, RecipeParts},
+    },
+    store::{
+        StoreError,
+        commit::{Ending, ExternalRead, FinishedJob, NewEdge, NewMaterialization, job_name},
+        materializations::CachedResult,
+        queue::{Claim, ClaimedInput, ClaimedJob, Inflight},
+    },
+};
+
+/// A job that needs nothing but a thread.
+pub(super) struct Prepared {
+    pub(super) job: KnownJob,
+    pub(super) attempt: Attempt,
+    pub(super) stop: CancellationToken,
+}
+
+/// A claimed job with what it is made of.
+pub(super) struct KnownJob {
+    pub(super) claim: Claim,
+    pub(super) run: RunId,
+    pub(super) asset: Arc<KnownAsset>,
+    pub(super) partition_key: PartitionKey,
+    pub(super) parts: RecipeParts,
+    pub(super) recipe: Digest,
+    pub(super) sources: Vec<Source>,
+    pub(super) inputs: Vec<ClaimedInput>,
+    forced: bool,
+}
+
+/// A granted directory as it was before the attempt.
+pub(super) struct Source {
+    pub(super) resource: String,
+    pub(super) dir: Arc<Dir>,
+    pub(super) globs: Vec<String>,
+    /// None for a directory that the asset may write: what it holds is not an input.
+    pub(super) fingerprint: Option<Fingerprint>,
+}
+
+/// An asset of a version, with what does not change from job to job.
+pub(super) struct KnownAsset {
+    pub(super) id: AssetId,
+    pub(super) version: AssetVersionId,
+    pub(super) bound: BoundAsset,
+    config_digest: Digest,
+    grants_digest: Digest,
+    /// Resource name to path.
+    directories: HashMap<String, PathBuf>,
+}
+
+impl KnownJob {
+    pub(super) fn name(&self) -> String {
+        job_name(&self.asset.bound.definition.name, self.partition_key.as_str())
+    }
+
+    pub(super) fn finished(self, ending: Ending) -> FinishedJob {
+        FinishedJob { name: self.name(), claim: self.claim, run: self.run, attempt: None, ending }
+    }
+
+    /// The materialization of a result, made or found.
+    pub(super) fn edges(&self, bytes_read: impl Fn(&ClaimedInput) -> u64) -> Vec<NewEdge> {
+        self.inputs
+            .iter()
+            .map(|input| NewEdge {
+                input: input.input.clone(),
+                position: input.position,
+                upstream: input.materialization,
+                bytes_read: bytes_read(input),
+            })
+            .collect()
+    }
+
+    pub(super) fn external_reads(&self) -> Vec<ExternalRead> {
+        self.sources
+            .iter()
+            .filter_map(|source| {
+                let print = source.fingerprint.as_ref()?;
+                Some(ExternalRead {
+                    resource: source.resource.clone(),
+                    digest: print.digest,
+                    files: print.files,
+                    size_bytes: print.bytes,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Definitions by id: they never change, so what was loaded once is right for ever.
+#[derive(Default)]
+pub(super) struct AssetCache(Mutex<HashMap<(String, AssetVersionId), Arc<KnownAsset>>>);
+
+/// Why a job cannot be prepared.
+enum Obstacle {
+    /// The host's trouble: the job waits.
+    Host(String),
+    /// It can never run as it is: the job fails.
+    Final(String),
+}
+
+impl From<StoreError> for Obstacle {
+    fn from(error: StoreError) -> Self {
+        Self::Host(chain(&error))
+    }
+}
+
+/// Prepares a batch and hands each job on: to the guests' threads, or to the committer.
+pub(super) async fn prepare_jobs(shared: &Arc<Shared>, claims: Vec<Claim>) {
+    let jobs = loop {
+        match shared.store.load_claimed_jobs(claims.clone()).await {
+            Ok(jobs) => break jobs,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "claimed jobs cannot be loaded for now");
+                shared.tell(Event::Trouble(error.to_string()));
+                if shared.at_once.is_cancelled() {
+                    return;
+                }
+                tokio::time::sleep(crate::limit::HOST_FAULT_WAIT_BASE).await;
+            }
+        }
+    };
+    let mut known = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let (claim, run, name) = (job.claim.clone(), job.run, job.partition_key.clone());
+        if job.cancel_requested {
+            shared.finish(finished(claim, run, name, Ending::Cancelled("the run was cancelled".to_owned())));
+            continue;
+        }
+        if shared.stopping.is_cancelled() {
+            shared.finish(finished(claim, run, name, Ending::Released));
+            continue;
+        }
+        match recognize(shared, job).await {
+            Ok(job) => known.push(job),
+            Err(obstacle) => shared.finish(stopped_by(shared, claim, run, name, obstacle)),
+        }
+    }
+    let wanted = match end_with_earlier_results(shared, known).await {
+        Ok(wanted) => wanted,
+        Err(jobs) => return jobs.into_iter().for_each(|job| shared.finish(job.finished(Ending::Released))),
+    };
+    for job in keep_first_of_each_recipe(shared, wanted).await {
+        let (claim, run, name) = (job.claim.clone(), job.run, job.name());
+        match equip(shared, job).await {
+            Ok(prepared) => {
+                if shared.prepared.send(prepared).is_err() {
+                    tracing::error!("a prepared job came after the executor had ended; its lease will expire");
+                }
+            }
+            Err(obstacle) => shared.finish(stopped_by(shared, claim, run, name, obstacle)),
+        }
+    }
+}
+
+fn finished(claim: Claim, run: RunId, name: String, ending: Ending) -> FinishedJob {
+    FinishedJob { claim, run, name, attempt: None, ending }
+}
+
+fn stopped_by(shared: &Shared, claim: Claim, run: RunId, name: String, obstacle: Obstacle) -> FinishedJob {
+    let ending = match obstacle {
+        Obstacle::Final(cause) => Ending::Failed(cause),
+        Obstacle::Host(cause) => {
+            shared.tell(Event::Trouble(cause.clone()));
+            tracing::warn!(job.id = %claim.job, cause, "a job waits for the host");
+            Ending::Deferred {
+                wait_ms: host_fault_wait_ms(u32::try_from(claim.released).unwrap_or(0)),
+                cause,
+                charged: false,
+            }
+        }
+    };
+    finished(claim, run, name, ending)
+}
+
+/// Loads what the job is, and works out its recipe.
+async fn recognize(shared: &Arc<Shared>, job: ClaimedJob) -> Result<KnownJob, Obstacle> {
+    let asset = shared.assets.find(shared, &job.claim.tenant, job.asset_version).await?;
+    let partition_key: PartitionKey = job
+        .partition_key
+        .parse()
+        .map_err(|_| Obstacle::Final(format!("its partition key `{}` cannot be read", job.partition_key)))?;
+    let sources = {
+        let asset = asset.clone();
+        let opened = tokio::task::spawn_blocking(move || open_sources(&asset)).await;
+        opened.map_err(|_| Obstacle::Host("opening directories failed".to_owned()))??
+    };
+    let mut inputs = RecipeInputs::of(&asset.bound.definition);
+    for input in &job.inputs {
+        inputs.add(&input.input, &input.asset, &input.partition_key, input.digest);
+    }
+    let prints: Vec<(&str, Digest)> = sources
+        .iter()
+        .filter_map(|source| Some((source.resource.as_str(), source.fingerprint.as_ref()?.digest)))
+        .collect();
+    let parts = RecipeParts {
+        component: asset.bound.component,
+        config: asset.config_digest,
+        grants: asset.grants_digest,
+        sources: crate::pipeline::recipe::sources_digest(&prints),
+        inputs: inputs.digests(),
+    };
+    let recipe = parts.recipe(&asset.bound.definition.name, &partition_key);
+    Ok(KnownJob {
+        claim: job.claim,
+        run: job.run,
+        asset,
+        partition_key,
+        parts,
+        recipe,
+        sources,
+        inputs: job.inputs,
+        forced: job.forced,
+    })
+}
+
+/// Opens the granted directories and takes their fingerprints.
+fn open_sources(asset: &KnownAsset) -> Result<Vec<Source>, Obstacle> {
+    let mut sources = Vec::with_capacity(asset.bound.grants.len());
+    for grant in &asset.bound.grants {
+        let Some(path) = asset.directories.get(&grant.resource) else {
+            return Err(Obstacle::Final(format!("its grant names resource `{}`, which is not registered", grant.resource)));
+        };
+        let cannot = |error: &dyn std::error::Error| {
+            Obstacle::Final(format!("resource `{}` cannot be read at {}: {}", grant.resource, path.display(), chain(error)))
+        };
+        let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(|error| cannot(&error))?;
+        let fingerprint = match grant.access {
+            crate::pipeline::policy::Access::Read => {
+                Some(fingerprint(&dir, &grant.paths).map_err(|error| cannot(&error))?)
+            }
+            crate::pipeline::policy::Access::ReadWrite => None,
+        };
+        sources.push(Source {
+            resource: grant.resource.clone(),
+            dir: Arc::new(dir),
+            globs: grant.paths.clone(),
+            fingerprint,
+        });
+    }
+    Ok(sources)
+}
+
+/// Ends the jobs whose result is there already; returns the others. On a host fault, all of them.
+async fn end_with_earlier_results(shared: &Shared, jobs: Vec<KnownJob>) -> Result<Vec<KnownJob>, Vec<KnownJob>> {
+    let mut by_tenant: HashMap<String, Vec<(AssetId, String, Digest)>> = HashMap::new();
+    for job in jobs.iter().filter(|job| may_reuse(job)) {
+        by_tenant.entry(job.claim.tenant.clone()).or_default().push((
+            job.asset.id,
+            job.partition_key.as_str().to_owned(),
+            job.recipe,
+        ));
+    }
+    let mut found: HashMap<(AssetId, Digest), CachedResult> = HashMap::new();
+    for (tenant, wanted) in by_tenant {
+        match shared.store.find_by_recipe(&tenant, &wanted).await {
+            Ok(results) => found.extend(results.into_iter().map(|result| ((result.asset, result.recipe), result))),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "earlier results cannot be looked up for now");
+                return Err(jobs);
+            }
+        }
+    }
+    let mut wanted = Vec::new();
+    for job in jobs {
+        let earlier = may_reuse(&job).then(|| found.get(&(job.asset.id, job.recipe))).flatten();
+        match earlier.filter(|result| is_good(shared, &job, result)) {
+            Some(result) => {
+                let ending = reused(&job, result);
+                shared.finish(job.finished(ending));
+            }
+            None => wanted.push(job),
+        }
+    }
+    Ok(wanted)
+}
+
+fn may_reuse(job: &KnownJob) -> bool {
+    !job.forced && (job.asset.bound.pure || job.asset.bound.fresh_for_ms.is_some())
+}
+
+/// Whether an earlier result may stand for a new one: still fresh where it has to be, and its bytes still there.
+fn is_good(shared: &Shared, job: &KnownJob, result: &CachedResult) -> bool {
+    let fresh = job.asset.bound.pure
+        || job.asset.bound.fresh_for_ms.is_some_and(|fresh_for_ms| result.age_ms.unsigned_abs() < fresh_for_ms);
+    fresh && (result.inline || shared.blobs.contains(&job.claim.tenant, result.digest))
+}
+
+fn reused(job: &KnownJob, result: &CachedResult) -> Ending {
+    if result.latest {
+        return Ending::UpToDate(result.id);
+    }
+    Ending::Materialized(Box::new(NewMaterialization {
+        id: MaterializationId::new(),
+        asset: job.asset.id,
+        asset_version: job.asset.version,
+        partition_key: job.partition_key.as_str().to_owned(),
+        attempt: crate::id::AttemptId::new(),
+        digest: result.digest,
+        size_bytes: result.size_bytes,
+        inline: None,
+        media_type: result.media_type.clone(),
+        metadata: result.metadata.clone(),
+        recipe: job.recipe,
+        sources_digest: job.parts.sources,
+        input_digests: job.parts.inputs.clone(),
+        engine_id: result.engine_id.clone(),
+        reused_from: Some(result.id),
+        edges: job.edges(|_| 0),
+        external_reads: job.external_reads(),
+        staged_files: Vec::new(),
+    }))
+}
+
+/// Of several live jobs that would make the same, one goes on; the others wait for its result.
+async fn keep_first_of_each_recipe(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<KnownJob> {
+    if jobs.is_empty() {
+        return jobs;
+    }
+    let keys: Vec<Inflight> = jobs
+        .iter()
+        .map(|job| Inflight {
+            claim: job.claim.clone(),
+            asset: job.asset.id,
+            partition_key: job.partition_key.as_str().to_owned(),
+            recipe: job.recipe,
+        })
+        .collect();
+    let taken: HashSet<_> = match shared.store.take_inflight_keys(&keys).await {
+        Ok(taken) => taken.into_iter().collect(),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "in-flight keys cannot be taken for now");
+            HashSet::new()
+        }
+    };
+    let (first, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| taken.contains(&job.claim.job));
+    for job in others {
+        shared.finish(job.finished(Ending::Deferred {
+            wait_ms: INFLIGHT_WAIT.as_millis() as u64,
+            cause: "another job is making the same".to_owned(),
+            charged: false,
+        }));
+    }
+    first
+}
+
+/// Loads the code and the inputs.
+async fn equip(shared: &Arc<Shared>, job: KnownJob) -> Result<Prepared, Obstacle> {
+    let component = load_component(shared, &job).await?;
+    let inputs = grant_inputs(shared, &job).await?;
+    let bound = &job.asset.bound;
+    let directories = job
+        .sources
+        .iter()
+        .zip(&bound.grants)
+        .map(|(source, grant)| Directory { dir: source.dir.clone(), grant: grant.clone() })
+        .collect();
+    let attempt = Attempt {
+        component,
+        tenant: job.claim.tenant.clone(),
+        blobs: shared.blobs.clone(),
+        job: JobContext {
+            run_id: job.run.to_string(),
+            asset: bound.definition.name.clone(),
+            partition: job.partition_key.partition(),
+            attempt: u32::try_from(job.claim.charged).unwrap_or(0) + 1,
+            logical_time_ms: bound.logical_time_ms(&job.partition_key),
+            config: serde_json::Value::Object(bound.config.clone()).to_string(),
+        },
+        inputs,
+        directories,
+        limits: bound.limits.clone(),
+        media_type: bound.definition.media_type.clone(),
+        // The same recipe draws the same numbers.
+        seed: job.recipe.0,
+    };
+    let stop = match shared.lock_running().get(&job.claim.job) {
+        Some(stop) => stop.token.clone(),
+        None => CancellationToken::new(),
+    };
+    Ok(Prepared { job, attempt, stop })
+}
+
+async fn load_component(shared: &Arc<Shared>, job: &KnownJob) -> Result<Arc<Component>, Obstacle> {
+    let (blobs, tenant, digest) = (shared.blobs.clone(), job.claim.tenant.clone(), job.asset.bound.component);
+    let bytes = move || blobs.read_all(&tenant, digest);
+    shared.engine.load(digest, bytes).await.map_err(|error| match error {
+        LoadError::Refused(reason) => Obstacle::Final(format!("its component cannot be loaded: {reason}")),
+        LoadError::Host(error) => Obstacle::Host(format!("its component cannot be loaded: {}", chain(&*error))),
+    })
+}
+
+/// The versions behind each declared input, with their bytes when they are small.
+async fn grant_inputs(shared: &Arc<Shared>, job: &KnownJob) -> Result<Vec<InputGrant>, Obstacle> {
+    let mut contents = load_inline_contents(shared, job).await?;
+    let grants = job.asset.bound.definition.inputs.iter().map(|declared| {
+        let versions = job.inputs.iter().filter(|input| input.input == declared.name);
+        let versions = versions.map(|input| {
+            let content = match contents.get_mut(&input.digest) {
+                Some(bytes) => Content::Inline(bytes.clone()),
+                None => Content::Stored,
+            };
+            let partition_key: PartitionKey = input.partition_key.parse().unwrap_or_else(|_| PartitionKey::unpartitioned());
+            InputVersion {
+                asset: input.asset.clone(),
+                partition: partition_key.partition(),
+                materialization: input.materialization.to_string(),
+                digest: input.digest,
+                size: input.size_bytes,
+                media_type: input.media_type.clone(),
+                metadata: fields(&input.metadata),
+                content,
+            }
+        });
+        InputGrant { name: declared.name.clone(), versions: versions.collect() }
+    });
+    Ok(grants.collect())
+}
+
+/// Small inputs come from the database into memory; when they are many, into the blob store.
+async fn load_inline_contents(shared: &Arc<Shared>, job: &KnownJob) -> Result<HashMap<Digest, Vec<u8>>, Obstacle> {
+    let inline: HashMap<Digest, u64> =
+        job.inputs.iter().filter(|input| input.inline).map(|input| (input.digest, input.size_bytes)).collect();
+    let tenant = &job.claim.tenant;
+    if inline.values().sum::<u64>() <= INLINE_INPUT_BYTES_MAX {
+        if inline.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let digests: Vec<Digest> = inline.into_keys().collect();
+        return Ok(shared.store.list_inline_blobs(tenant, &digests).await?.into_iter().collect());
+    }
+    let missing: Vec<Digest> =
+        inline.into_keys().filter(|digest| !shared.blobs.contains(tenant, *digest)).collect();
+    for digests in missing.chunks(INLINE_CHUNK) {
+        let blobs = shared.store.list_inline_blobs(tenant, digests).await?;
+        let (store, tenant) = (shared.blobs.clone(), tenant.clone());
+        let put = tokio::task::spawn_blocking(move || put_all(&store, &tenant, &blobs)).await;
+        put.map_err(|_| Obstacle::Host("writing inputs to the blob store failed".to_owned()))?
+            .map_err(|error| Obstacle::Host(chain(&error)))?;
+    }
+    Ok(HashMap::new())
+}
+
+/// Blobs that move from the database to the blob store at a time: at most some megabytes.
+const INLINE_CHUNK: usize = 256;
+
+fn put_all(store: &BlobStore, tenant: &str, blobs: &[(Digest, Vec<u8>)]) -> Result<(), BlobError> {
+    blobs.iter().try_for_each(|(_, bytes)| store.put(tenant, bytes).map(drop))
+}
+
+fn fields(metadata: &serde_json::Value) -> Vec<Field> {
+    serde_json::from_value(metadata.clone()).unwrap_or_default()
+}
+
+impl AssetCache {
+    async fn find(
+        &self,
+        shared: &Shared,
+        tenant: &str,
+        version: AssetVersionId,
+    ) -> Result<Arc<KnownAsset>, Obstacle> {
+        let key = (tenant.to_owned(), version);
+        if let Some(asset) = self.lock().get(&key) {
+            return Ok(asset.clone());
+        }
+        let Some((pipeline_version, record)) = shared.store.find_asset_version(tenant, version).await? else {
+            return Err(Obstacle::Final("its definition is not in the database".to_owned()));
+        };
+        let bound: BoundAsset = serde_json::from_value(record.settings).map_err(|error| {
+            Obstacle::Final(format!("its definition was written by another version of flowstone: {error}"))
+        })?;
+        let directories = shared
+            .store
+            .list_resources(tenant, pipeline_version)
+            .await?
+            .into_iter()
+            .filter_map(|resource| Some((resource.name, directory_path(&resource.settings)?)))
+            .collect();
+        let asset = Arc::new(KnownAsset {
+            id: record.asset,
+            version,
+            config_digest: record.config_digest,
+            grants_digest: record.grants_digest,
+            bound,
+            directories,
+        });
+        let mut cached = self.lock();
+        if cached.len() >= ASSETS_CACHED_MAX {
+            cached.clear();
+        }
+        cached.insert(key, asset.clone());
+        Ok(asset)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, AssetVersionId), Arc<KnownAsset>>> {
+        self.0.lock().expect("nothing that holds this lock can panic")
+    }
+}
+
+/// The path of a directory resource.
+pub(super) fn directory_path(settings: &serde_json::Value) -> Option<PathBuf> {
+    settings.get("path")?.as_str().map(|path| Path::new(path).to_owned())
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
