@@ -49,7 +49,8 @@ create table job (
 
 create index job_by_run on job (tenant_id, run_id, job_id);
 
--- What a job reads: the output of another job of its run, or a materialization that was there before.
+-- What a job reads: the output of another job of its run, a materialization that was there before, or, of an optional
+-- input, nothing: what was absent is part of what it was made from.
 create table job_input (
     tenant_id          text collate "C" not null,
     job_id             uuid             not null,
@@ -62,7 +63,8 @@ create table job_input (
     foreign key (tenant_id, job_id) references job,
     foreign key (tenant_id, upstream_job_id) references job,
     foreign key (tenant_id, materialization_id) references materialization,
-    constraint job_input_has_one_origin check (num_nonnulls(upstream_job_id, materialization_id) = 1)
+    constraint job_input_has_one_origin
+        check (num_nonnulls(upstream_job_id, materialization_id) = 1 or (optional and num_nonnulls(upstream_job_id, materialization_id) = 0))
 ) partition by range (job_id);
 
 create index job_input_by_upstream on job_input (tenant_id, upstream_job_id) where upstream_job_id is not null;

@@ -1,5 +1,7 @@
 //! Claiming: from the table of ready jobs to leases, and what a claimed job needs to run.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use super::{Store, StoreError, digest, error::Doing as _};
@@ -50,8 +52,10 @@ pub struct ClaimedJob {
     pub forced: bool,
     /// Whether the run is being cancelled.
     pub cancel_requested: bool,
-    /// By input name, then position.
+    /// What is there, by input name, then position.
     pub inputs: Vec<ClaimedInput>,
+    /// How many versions of an optional input are not there, by input name.
+    pub absent: HashMap<String, usize>,
 }
 
 /// One version that a job reads.
@@ -157,15 +161,17 @@ impl Store {
         .await
         .doing("loading claimed jobs")?;
         let inputs = sqlx::query!(
-            r#"select i.job_id, i.input, i.position, m.materialization_id, a.name as asset, m.partition_key,
-                      m.output_digest, m.size_bytes, m.media_type, m.metadata, (b.bytes is not null) as "inline!"
+            r#"select i.job_id, i.input, i.position, m.materialization_id as "materialization_id?", a.name as "asset?",
+                      m.partition_key as "partition_key?", m.output_digest as "output_digest?",
+                      m.size_bytes as "size_bytes?", m.media_type as "media_type?", m.metadata as "metadata?",
+                      (b.bytes is not null) as "inline!"
                from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
                join job_input i using (tenant_id, job_id)
                left join job_end e on e.tenant_id = i.tenant_id and e.job_id = i.upstream_job_id
-               join materialization m on m.tenant_id = i.tenant_id
+               left join materialization m on m.tenant_id = i.tenant_id
                    and m.materialization_id = coalesce(i.materialization_id, e.materialization_id)
-               join asset a on a.tenant_id = m.tenant_id and a.asset_id = m.asset_id
-               join blob b on b.tenant_id = m.tenant_id and b.digest = m.output_digest
+               left join asset a on a.tenant_id = m.tenant_id and a.asset_id = m.asset_id
+               left join blob b on b.tenant_id = m.tenant_id and b.digest = m.output_digest
                order by i.job_id, i.input, i.position"#,
             &tenants,
             &ids,
@@ -174,23 +180,28 @@ impl Store {
         .await
         .doing("loading the inputs of claimed jobs")?;
 
-        let mut by_job: std::collections::HashMap<Uuid, Vec<ClaimedInput>> = Default::default();
+        let mut by_job: HashMap<Uuid, Vec<ClaimedInput>> = HashMap::new();
+        let mut absent: HashMap<Uuid, HashMap<String, usize>> = HashMap::new();
         for row in inputs {
+            let found = (row.materialization_id, row.asset, row.partition_key, row.output_digest, row.media_type);
+            let (Some(id), Some(asset), Some(partition_key), Some(output_digest), Some(media_type)) = found else {
+                *absent.entry(row.job_id).or_default().entry(row.input).or_default() += 1;
+                continue;
+            };
             by_job.entry(row.job_id).or_default().push(ClaimedInput {
                 input: row.input,
                 position: row.position,
-                materialization: MaterializationId(row.materialization_id),
-                asset: row.asset,
-                partition_key: row.partition_key,
-                digest: digest(row.output_digest)?,
-                size_bytes: row.size_bytes as u64,
-                media_type: row.media_type,
-                metadata: row.metadata,
+                materialization: MaterializationId(id),
+                asset,
+                partition_key,
+                digest: digest(output_digest)?,
+                size_bytes: row.size_bytes.unwrap_or_default() as u64,
+                media_type,
+                metadata: row.metadata.unwrap_or_default(),
                 inline: row.inline,
             });
         }
-        let mut claims: std::collections::HashMap<Uuid, Claim> =
-            claims.into_iter().map(|claim| (claim.job.0, claim)).collect();
+        let mut claims: HashMap<Uuid, Claim> = claims.into_iter().map(|claim| (claim.job.0, claim)).collect();
         Ok(jobs
             .into_iter()
             .filter_map(|row| {
@@ -202,6 +213,7 @@ impl Store {
                     forced: row.forced,
                     cancel_requested: row.cancel_requested,
                     inputs: by_job.remove(&row.job_id).unwrap_or_default(),
+                    absent: absent.remove(&row.job_id).unwrap_or_default(),
                 })
             })
             .collect())

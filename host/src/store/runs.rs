@@ -67,6 +67,8 @@ pub enum InputOrigin {
     Job(JobId),
     /// What was there before.
     Materialization(MaterializationId),
+    /// Nothing: only of an optional input.
+    Absent,
 }
 
 /// A run as its row tells.
@@ -434,6 +436,7 @@ async fn insert_inputs(
         .map(|(_, input)| match input.origin {
             InputOrigin::Job(job) => (Some(job.0), None),
             InputOrigin::Materialization(id) => (None, Some(id.0)),
+            InputOrigin::Absent => (None, None),
         })
         .unzip();
     sqlx::query!(
