@@ -9,6 +9,7 @@ pub mod definition;
 pub mod diagnostic;
 pub mod graph;
 pub mod keyspace;
+pub mod manifest;
 pub mod mapping;
 pub mod partition;
 pub mod policy;
