@@ -6,7 +6,7 @@ use globset::GlobBuilder;
 
 use super::{
     super::{
-        diagnostic::{did_you_mean, shown},
+        diagnostic::shown,
         policy::{Access, Backoff, DirectoryGrant, Limits, RetryPolicy},
         quantity::{bytes_text, duration_text, fuel_text, parse_bytes, parse_duration_ms, parse_fuel},
         recipe::canonical_json,
@@ -97,7 +97,7 @@ fn read_grant<'a>(
     let access = access.unwrap_or(Access::Read);
     match resources.get(resource) {
         None => {
-            let fix = did_you_mean(resource, resources.keys().map(|name| &**name)).unwrap_or_else(|| {
+            let fix = reader.suggestion(resource, resources.keys().map(|name| &**name)).unwrap_or_else(|| {
                 format!("declare [resources.{}] with kind = \"directory\" and path = \"...\"", shown(resource))
             });
             reader.refuse(entry, format!("there is no resource `{}`", shown(resource)), fix);

@@ -19,7 +19,9 @@ use super::{
     diagnostic::{Diagnostic, Place, bounded, shown},
     policy::{Access, DirectoryGrant, Limits, RetryPolicy},
 };
-use crate::limit::{ASSETS_PER_PIPELINE_MAX, COMPONENTS_PER_PIPELINE_MAX, MANIFEST_BYTES_MAX};
+use crate::limit::{
+    ASSETS_PER_PIPELINE_MAX, COMPONENTS_PER_PIPELINE_MAX, MANIFEST_BYTES_MAX, RESOURCES_PER_PIPELINE_MAX,
+};
 
 /// A manifest that makes sense on its own.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,7 +94,10 @@ pub fn parse_manifest(file: &str, text: &str) -> Result<Manifest, Vec<Diagnostic
         Ok(document) => document,
         Err(error) => {
             let message = error.message().lines().collect::<Vec<_>>().join("; ");
-            reader.refuse_at(error.span().map(|span| span.start), "", shown_message(&message), None);
+            // The parser's span of a key that repeats is the key; other spans hold whatever could not be read.
+            let quoted = error.span().and_then(|span| text.get(span)).filter(|_| message == "duplicate key");
+            let at = error.span().map(|span| span.start);
+            reader.refuse_at(at, &shown(quoted.unwrap_or("")), shown_message(&message), None);
             return Err(reader.diagnostics);
         }
     };
@@ -142,7 +147,8 @@ fn read_components<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Vec<Compo
     let Some(entry) = reader.required(root, "components", fix).cloned() else { return Vec::new() };
     let sections = reader.sections(&entry, &["path"]);
     if sections.len() > COMPONENTS_PER_PIPELINE_MAX {
-        let message = format!("{} components are more than the {COMPONENTS_PER_PIPELINE_MAX} of a pipeline", sections.len());
+        let message =
+            format!("{} components are more than the {COMPONENTS_PER_PIPELINE_MAX} of a pipeline", sections.len());
         reader.refuse(&entry, message, "");
         return Vec::new();
     }
@@ -182,8 +188,13 @@ const RESOURCE_KINDS: [(&str, bool); 5] =
 
 fn read_resources<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> BTreeMap<String, Resource> {
     let mut resources = BTreeMap::new();
-    let table = root.get("resources").and_then(|entry| reader.table(entry));
-    for (name, entry) in table.iter().flat_map(|section| &section.entries) {
+    let Some(table) = root.get("resources").and_then(|entry| reader.table(entry)) else { return resources };
+    if table.entries.len() > RESOURCES_PER_PIPELINE_MAX {
+        let count = table.entries.len();
+        let message = format!("{count} resources are more than the {RESOURCES_PER_PIPELINE_MAX} of a pipeline");
+        reader.refuse(&table.this, message, "");
+    }
+    for (name, entry) in table.entries.iter().take(RESOURCES_PER_PIPELINE_MAX) {
         reader.remember(entry);
         if let Some(mistake) = name_mistake("a resource", name) {
             reader.refuse(entry, mistake, "");

@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json};
 use toml_edit::{Item, TableLike, Value};
 
 use super::super::diagnostic::{Diagnostic, Place, did_you_mean, shown};
+use crate::limit::DIAGNOSTICS_MAX;
 
 /// A document that is being read, and what was wrong so far.
 pub(super) struct Reader<'a> {
@@ -83,6 +84,11 @@ impl<'a> Reader<'a> {
         self.refuse_at(Some(at), &entry.key, message, fix);
     }
 
+    /// "did you mean ...", for mistakes that will be shown: in a manifest full of them, looking for each would take minutes.
+    pub fn suggestion<'c>(&self, name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
+        if self.diagnostics.len() < DIAGNOSTICS_MAX { did_you_mean(name, candidates) } else { None }
+    }
+
     /// Remembers where a key stands, for mistakes that are found later.
     pub fn remember(&mut self, entry: &Entry<'_>) {
         let place = self.place(entry.at.start);
@@ -97,13 +103,7 @@ impl<'a> Reader<'a> {
     /// A table that may hold these keys only.
     pub fn section(&mut self, entry: &Entry<'a>, known: &[&str]) -> Option<Section<'a>> {
         let section = self.table(entry)?;
-        for (name, child) in &section.entries {
-            if !known.contains(&&**name) {
-                let fix = did_you_mean(name, known.iter().copied())
-                    .unwrap_or_else(|| format!("known here: {}", known.join(", ")));
-                self.refuse_at(Some(child.at.start), &child.key, "unknown key", Some(fix));
-            }
-        }
+        self.refuse_unknown_keys(&section, known);
         Some(section)
     }
 
@@ -139,14 +139,16 @@ impl<'a> Reader<'a> {
         } else {
             self.refuse_type(entry, "a list of tables");
         }
-        for section in &found {
-            for (name, child) in section.entries.iter().filter(|(name, _)| !known.contains(&&**name)) {
-                let fix = did_you_mean(name, known.iter().copied())
-                    .unwrap_or_else(|| format!("known here: {}", known.join(", ")));
-                self.refuse_at(Some(child.at.start), &child.key, "unknown key", Some(fix));
-            }
-        }
+        found.iter().for_each(|section| self.refuse_unknown_keys(section, known));
         found
+    }
+
+    fn refuse_unknown_keys(&mut self, section: &Section<'a>, known: &[&str]) {
+        for (name, child) in section.entries.iter().filter(|(name, _)| !known.contains(&&**name)) {
+            let fix = self.suggestion(name, known.iter().copied());
+            let fix = fix.unwrap_or_else(|| format!("known here: {}", known.join(", ")));
+            self.refuse_at(Some(child.at.start), &child.key, "unknown key", Some(fix));
+        }
     }
 
     /// A key that must be there.
@@ -267,7 +269,9 @@ impl<'a> Reader<'a> {
                 }
                 number
             }
-            Value::Array(items) => items.iter().map(|item| self.json_value(entry, item)).collect::<Option<_>>().map(Json::Array),
+            Value::Array(items) => {
+                items.iter().map(|item| self.json_value(entry, item)).collect::<Option<_>>().map(Json::Array)
+            }
             Value::InlineTable(table) => {
                 let children = children(&entry.key, &entry.at, table);
                 let object: Option<Map<_, _>> =

@@ -139,8 +139,8 @@ grants = { staton = { paths = [] } }
 #[test]
 fn syntax_errors_have_their_place() {
     insta::assert_snapshot!(answer("[assets.raw\n"), @"flowstone.toml:5:12: unclosed table, expected `]`");
-    insta::assert_snapshot!(answer("[assets.raw]\nconfig = { a = 1, a = 2 }\n"), @"flowstone.toml:6:19: duplicate key");
-    insta::assert_snapshot!(answer("[pipeline]\nname = \"again\"\n"), @"flowstone.toml:5:2: duplicate key");
+    insta::assert_snapshot!(answer("[assets.raw]\nconfig = { a = 1, a = 2 }\n"), @"flowstone.toml:6:19: a: duplicate key");
+    insta::assert_snapshot!(answer("[pipeline]\nname = \"again\"\n"), @"flowstone.toml:5:2: pipeline: duplicate key");
     insta::assert_snapshot!(answer("\u{1b}[2J"), @"flowstone.toml:5:2: key with no value, expected `=`");
 }
 
@@ -163,10 +163,7 @@ fn missing_parts_are_named() {
 
 #[test]
 fn unknown_keys_are_refused_everywhere() {
-    check(
-        answer("[asset.raw]\n"),
-        "flowstone.toml:5:2: asset: unknown key; did you mean `assets`?",
-    );
+    check(answer("[asset.raw]\n"), "flowstone.toml:5:2: asset: unknown key; did you mean `assets`?");
     check(
         answer("[assets.raw]\ncolour = \"blue\"\n"),
         "flowstone.toml:6:1: assets.raw.colour: unknown key; known here: grants, config, limits, retry, fresh_for",
@@ -197,7 +194,10 @@ fn unknown_keys_are_refused_everywhere() {
 #[test]
 fn wrong_types_are_refused_everywhere() {
     check(answer("assets = 1\n"), "flowstone.toml:5:1: components[0].assets: unknown key; known here: path");
-    check(answer_whole("components = 1\npipeline = 2\n"), "flowstone.toml:1:14: components: must be a list of tables, not a whole number\nflowstone.toml:2:12: pipeline: must be a table, not a whole number");
+    check(
+        answer_whole("components = 1\npipeline = 2\n"),
+        "flowstone.toml:1:14: components: must be a list of tables, not a whole number\nflowstone.toml:2:12: pipeline: must be a table, not a whole number",
+    );
     check(answer_asset("limits = \"5G\"\n"), "flowstone.toml:9:10: assets.raw.limits: must be a table, not text");
     check(
         answer_asset("limits.memory = 256\n"),
@@ -261,10 +261,7 @@ fn impossible_values_are_refused() {
         ("retry.max_attempts = -1", "retry.max_attempts: -1 is out of bounds; from 1 to 100"),
         ("retry.base = \"0s\"", "retry.base: \"0s\" is out of bounds; from 1ms to 1d"),
         ("retry.cap = \"2d\"", "retry.cap: \"2d\" is out of bounds; from 1ms to 1d"),
-        (
-            "retry.cap = \"500ms\"",
-            "retry.cap: is shorter than the first wait, 1s; raise cap or lower base",
-        ),
+        ("retry.cap = \"500ms\"", "retry.cap: is shorter than the first wait, 1s; raise cap or lower base"),
         ("fresh_for = \"1000d\"", "fresh_for: \"1000d\" is out of bounds; from 1ms to 366d"),
     ];
     for (line, expected) in bounds {
@@ -353,7 +350,9 @@ fn globs_that_match_nothing_are_refused() {
 #[test]
 fn names_and_paths_are_sound() {
     check(
-        answer_whole("pipeline.name = \"My Pipeline\"\ncomponents = [{ path = \"\" }, { path = \"a\" }, { path = \"a\" }]\n"),
+        answer_whole(
+            "pipeline.name = \"My Pipeline\"\ncomponents = [{ path = \"\" }, { path = \"a\" }, { path = \"a\" }]\n",
+        ),
         "flowstone.toml:1:17: pipeline.name: `My Pipeline` is not a name for a pipeline; \
          use a-z, 0-9 and _, beginning with a letter, at most 64 characters\n\
          flowstone.toml:2:24: components[0].path: \"\" is not a path; write the path, relative to the manifest\n\
@@ -367,8 +366,13 @@ fn names_and_paths_are_sound() {
 fn a_manifest_without_end_is_refused() {
     let answer = answer(&"#".repeat(limit::MANIFEST_BYTES_MAX));
     assert_eq!(answer, "flowstone.toml: 16777281 bytes are more than the 16777216 that a manifest may have");
-    let many: String = (0..=limit::COMPONENTS_PER_PIPELINE_MAX).map(|i| format!("[[components]]\npath = \"{i}\"\n")).collect();
+    let many: String =
+        (0..=limit::COMPONENTS_PER_PIPELINE_MAX).map(|i| format!("[[components]]\npath = \"{i}\"\n")).collect();
     assert!(answer_whole(&format!("pipeline.name = \"a\"\n{many}")).contains("257 components are more than the 256"));
     let many: String = (0..=limit::ASSETS_PER_PIPELINE_MAX).map(|i| format!("[assets.a{i}]\n")).collect();
+    let resources: String = (0..=limit::RESOURCES_PER_PIPELINE_MAX)
+        .map(|i| format!("[resources.r{i}]\nkind = \"directory\"\npath = \"x\"\n"))
+        .collect();
+    assert!(self::answer(&resources).contains("1025 resources are more than the 1024"));
     assert!(self::answer(&many).contains("10001 assets are more than the 10000"));
 }
