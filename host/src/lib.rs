@@ -1,6 +1,7 @@
 //! FlowStone: assets whose code nobody has to trust, and the record of where every byte came from.
 
 pub mod blob;
+pub mod embedded;
 pub mod id;
 pub mod limit;
 pub mod pipeline;
