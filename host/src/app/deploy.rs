@@ -20,7 +20,7 @@ use crate::{
         diagnostic::{Diagnostic, did_you_mean},
         manifest::{Manifest, Resource, parse_manifest},
         recipe::{config_digest, reach_digest},
-        validate::{BoundAsset, Described, validate},
+        validate::{Bound, BoundAsset, DescribedComponent, validate},
     },
     store::pipelines::{NewAssetVersion, NewPipelineVersion},
 };
@@ -33,8 +33,8 @@ pub const MANIFEST_NAME: &str = "flowstone.toml";
 pub struct Checked {
     /// As it was written.
     pub manifest: Manifest,
-    /// In topological order.
-    pub assets: Vec<BoundAsset>,
+    /// Its assets with everything that the manifest decides.
+    pub bound: Bound,
     text: String,
     folder: PathBuf,
     components: Vec<ComponentBytes>,
@@ -115,8 +115,8 @@ impl App {
         if !mistakes.is_empty() {
             return Err(AppError::Invalid(mistakes));
         }
-        let assets = validate(&described, &parsed).map_err(AppError::Invalid)?;
-        Ok(Checked { manifest: parsed, assets, text, folder, components })
+        let bound = validate(&described, &parsed).map_err(AppError::Invalid)?;
+        Ok(Checked { manifest: parsed, bound, text, folder, components })
     }
 
     /// Writes a checked pipeline as a new version, unless the newest one is the same.
@@ -169,15 +169,10 @@ impl App {
         }
     }
 
-    async fn describe_file(&self, folder: &Path, path: &str) -> Result<(ComponentBytes, Described), Trouble> {
+    async fn describe_file(&self, folder: &Path, path: &str) -> Result<(ComponentBytes, DescribedComponent), Trouble> {
         let bytes: std::sync::Arc<[u8]> = read_component(&folder.join(path))?.into();
         let (inspection, assets) = self.describe_bytes(&bytes).await?;
-        let described = Described {
-            path: path.to_owned(),
-            digest: inspection.digest,
-            capabilities: inspection.capabilities,
-            assets,
-        };
+        let described = DescribedComponent { path: path.to_owned(), digest: inspection.digest, assets };
         Ok((ComponentBytes { digest: inspection.digest, bytes }, described))
     }
 
@@ -226,7 +221,7 @@ impl Checked {
             resources.push((name.clone(), "directory", settings));
         }
         let mut assets = Vec::new();
-        for asset in &self.assets {
+        for asset in &self.bound.assets {
             let settings = serde_json::to_value(asset)
                 .map_err(|error| AppError::host(format!("store asset `{}`", asset.definition.name), error))?;
             digest.field(settings.to_string().as_bytes());
