@@ -1,7 +1,9 @@
 //! FlowStone: assets whose code nobody has to trust, and the record of where every byte came from.
 
 pub mod blob;
+pub mod config;
 pub mod embedded;
 pub mod id;
 pub mod limit;
 pub mod pipeline;
+pub mod telemetry;
