@@ -1,8 +1,10 @@
 //! FlowStone: assets whose code nobody has to trust, and the record of where every byte came from.
 
 pub mod blob;
+pub mod config;
 pub mod embedded;
 pub mod id;
 pub mod limit;
 pub mod pipeline;
 pub mod store;
+pub mod telemetry;

@@ -201,3 +201,8 @@ pub const SERVER_LOG_TAIL_BYTES: u64 = 16 * KIB;
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Connections that the embedded server accepts: several pools of one machine.
 pub const SERVER_CONNECTIONS_MAX: u32 = 100;
+
+// ---- config ----
+
+/// Guests that one process runs at a time, at most: each holds a thread and its asset's memory limit.
+pub const CONCURRENCY_MAX: usize = 1_024;
