@@ -4,7 +4,7 @@ use flowstone::{
     blob::{Digest, Stored},
     id::{AttemptId, JobId, MaterializationId, PipelineVersionId, RunId, WorkerId},
     store::{
-        Store,
+        SESSION_SETTINGS, Store,
         commit::{AttemptRecord, Ending, FinishedJob, NewEdge, NewMaterialization},
         lineage::Direction,
         pipelines::{NewAssetVersion, NewPipelineVersion, PipelineVersionRecord},
@@ -178,7 +178,8 @@ async fn deploying_the_same_again_is_not_a_new_version() {
 #[tokio::test]
 async fn a_chain_is_released_job_by_job_and_ends_its_run() {
     let bench = Bench::new().await;
-    let (run, jobs) = bench.submit(&[("a", "none", &[]), ("b", "none", &[(0, false)]), ("c", "none", &[(1, false)])]).await;
+    let (run, jobs) =
+        bench.submit(&[("a", "none", &[]), ("b", "none", &[(0, false)]), ("c", "none", &[(1, false)])]).await;
     assert_eq!(bench.states(run).await, ["ready", "blocked", "blocked"]);
     let mut upstream = Vec::new();
     for (n, asset) in ["a", "b", "c"].into_iter().enumerate() {
@@ -240,16 +241,20 @@ async fn a_stale_attempt_cannot_commit() {
 #[tokio::test]
 async fn a_failure_skips_what_needs_it_and_names_the_first_cause() {
     let bench = Bench::new().await;
-    let (run, jobs) = bench.submit(&[("a", "none", &[]), ("b", "none", &[(0, false)]), ("c", "none", &[(1, false)])]).await;
+    let (run, jobs) =
+        bench.submit(&[("a", "none", &[]), ("b", "none", &[(0, false)]), ("c", "none", &[(1, false)])]).await;
     let claim = bench.claim_one().await;
     let failed = bench.finished(claim, run, Ending::Failed("no".to_owned()));
     let committed = bench.store.commit_finished_jobs(&[failed]).await.unwrap();
     let ended: Vec<_> = committed.ended.iter().map(|end| (end.job, end.state, end.cause.as_deref())).collect();
-    assert_eq!(ended, [
-        (jobs[0], "failed", Some("no")),
-        (jobs[1], "skipped", Some("input a was not made: it failed")),
-        (jobs[2], "skipped", Some("input a was not made: it failed")),
-    ]);
+    assert_eq!(
+        ended,
+        [
+            (jobs[0], "failed", Some("no")),
+            (jobs[1], "skipped", Some("input a was not made: it failed")),
+            (jobs[2], "skipped", Some("input a was not made: it failed")),
+        ]
+    );
     let record = bench.store.find_run(TENANT, run).await.unwrap().unwrap();
     assert_eq!((record.state.as_str(), record.failed, record.skipped), ("failed", 1, 2));
 }
@@ -257,13 +262,11 @@ async fn a_failure_skips_what_needs_it_and_names_the_first_cause() {
 #[tokio::test]
 async fn an_optional_input_that_failed_releases_its_consumer() {
     let bench = Bench::new().await;
-    let (run, jobs) = bench.submit(&[("a", "none", &[]), ("b", "none", &[]), ("c", "none", &[(0, true), (1, false)])]).await;
+    let (run, jobs) =
+        bench.submit(&[("a", "none", &[]), ("b", "none", &[]), ("c", "none", &[(0, true), (1, false)])]).await;
     for claim in bench.claim(10).await {
-        let ending = if claim.job == jobs[0] {
-            Ending::Failed("no".to_owned())
-        } else {
-            bench.made("b", "none", b"b", vec![])
-        };
+        let ending =
+            if claim.job == jobs[0] { Ending::Failed("no".to_owned()) } else { bench.made("b", "none", b"b", vec![]) };
         bench.store.commit_finished_jobs(&[bench.finished(claim, run, ending)]).await.unwrap();
     }
     let claim = bench.claim_one().await;
@@ -362,14 +365,14 @@ async fn audit_can_only_grow() {
 async fn the_claim_finds_its_rows_by_their_place_under_a_generic_plan() {
     let bench = Bench::new().await;
     let mut connection = bench.database.pool().await.acquire().await.unwrap();
+    sqlx::raw_sql(SESSION_SETTINGS).execute(&mut *connection).await.unwrap();
     sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
     let claim = sqlx::AssertSqlSafe(format!("prepare claim (uuid, bigint, float8, uuid) as {}", claim_statement()));
     sqlx::raw_sql(claim).execute(&mut *connection).await.unwrap();
-    let plan: Vec<String> =
-        sqlx::query_scalar("explain execute claim (gen_random_uuid(), 100, 0, gen_random_uuid())")
-            .fetch_all(&mut *connection)
-            .await
-            .unwrap();
+    let plan: Vec<String> = sqlx::query_scalar("explain execute claim (gen_random_uuid(), 100, 0, gen_random_uuid())")
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
     let plan = plan.join("\n");
     assert!(plan.contains("Tid Scan on job_ready"), "{plan}");
 }
