@@ -7,12 +7,13 @@ use std::{
     fs,
     io::Read as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{App, AppError};
 use crate::{
     blob::{Digest, DigestWriter, Stored},
-    engine::{LoadError, inspect::Inspection},
+    engine::{DescribeFailure, Inspection},
     id::{AssetId, AssetVersionId, PipelineId, PipelineVersionId},
     limit::{COMPONENT_BYTES_MAX, MANIFEST_BYTES_MAX},
     pipeline::{
@@ -43,7 +44,7 @@ pub struct Checked {
 #[derive(Clone, Debug)]
 struct ComponentBytes {
     digest: Digest,
-    bytes: std::sync::Arc<[u8]>,
+    bytes: Arc<[u8]>,
 }
 
 /// What a deploy did.
@@ -170,26 +171,30 @@ impl App {
     }
 
     async fn describe_file(&self, folder: &Path, path: &str) -> Result<(ComponentBytes, DescribedComponent), Trouble> {
-        let bytes: std::sync::Arc<[u8]> = read_component(&folder.join(path))?.into();
+        let bytes: Arc<[u8]> = read_component(&folder.join(path))?.into();
         let (inspection, assets) = self.describe_bytes(&bytes).await?;
         let described = DescribedComponent { path: path.to_owned(), digest: inspection.digest, assets };
         Ok((ComponentBytes { digest: inspection.digest, bytes }, described))
     }
 
-    async fn describe_bytes(
-        &self,
-        bytes: &std::sync::Arc<[u8]>,
-    ) -> Result<(Inspection, Vec<AssetDefinition>), Trouble> {
-        let inspection = self
-            .engine
-            .inspect(bytes)
-            .map_err(|refusals| Trouble::User(refusals.iter().map(ToString::to_string).collect()))?;
+    async fn describe_bytes(&self, bytes: &Arc<[u8]>) -> Result<(Inspection, Vec<AssetDefinition>), Trouble> {
+        let (engine, source) = (self.engine.clone(), bytes.clone());
+        let inspection = tokio::task::spawn_blocking(move || engine.inspect(&source))
+            .await
+            .map_err(|error| Trouble::Host(AppError::host("inspect a component", error)))?
+            .map_err(|problems| Trouble::User(problems.iter().map(ToString::to_string).collect()))?;
         let source = bytes.clone();
-        let component = self.engine.load(inspection.digest, move || Ok(source.to_vec())).await.map_err(|error| match error {
-            LoadError::Refused(reason) => Trouble::User(vec![reason]),
-            LoadError::Host(source) => Trouble::Host(AppError::host("compile a component", source)),
+        let component = self.engine.load(inspection.digest, async move || Ok(source.to_vec())).await.map_err(|error| {
+            if error.is_refused() {
+                Trouble::User(vec![error.to_string()])
+            } else {
+                Trouble::Host(AppError::host("compile a component", error))
+            }
         })?;
-        let assets = self.engine.describe(&component).await?;
+        let assets = self.engine.describe(&component).await.map_err(|failure| match failure {
+            DescribeFailure::Host(_) => Trouble::Host(AppError::host("describe a component", failure)),
+            failure => Trouble::User(vec![failure.to_string()]),
+        })?;
         Ok((inspection, assets))
     }
 

@@ -6,7 +6,7 @@ use super::{App, AppError, Pipeline, PipelineAsset};
 use crate::{
     blob::{BlobError, Digest, DigestWriter},
     limit::COPY_BUFFER_BYTES,
-    pipeline::{diagnostic::did_you_mean, keyspace::KeySpace, partition::PartitionKey, selection::parse_partition},
+    pipeline::{diagnostic::did_you_mean, keyspace::KeySpace, partition::PartitionKey, selection::parse_selection},
     store::materializations::MaterializationRecord,
 };
 
@@ -91,13 +91,21 @@ fn one_partition(asset: &PipelineAsset, typed: Option<&str>) -> Result<Partition
     let definition = &asset.bound.definition;
     let keys = KeySpace::new(&definition.dimensions, jiff::Timestamp::now())
         .map_err(|error| AppError::host(format!("list the partitions of `{}`", definition.name), error))?;
-    match typed {
-        Some(text) => parse_partition(&definition.name, text, &keys).map_err(|error| AppError::Usage(error.to_string())),
-        None if definition.dimensions.is_empty() => Ok(PartitionKey::unpartitioned()),
-        None => Err(AppError::Usage(format!(
-            "`{}` is partitioned: say which with --partition ({})",
-            definition.name,
-            keys.extent()
-        ))),
+    let Some(text) = typed else {
+        if definition.dimensions.is_empty() {
+            return Ok(PartitionKey::unpartitioned());
+        }
+        let extent = keys.extent();
+        return Err(AppError::Usage(format!(
+            "`{}` is partitioned: say which partition with --partition ({extent})",
+            definition.name
+        )));
+    };
+    let selected =
+        parse_selection(&definition.name, text, &keys).map_err(|error| AppError::Usage(error.to_string()))?;
+    let mut indexes = selected.iter();
+    match (indexes.next(), indexes.next()) {
+        (Some(index), None) => Ok(keys.key(index)),
+        _ => Err(AppError::Usage(format!("`{text}` is more than one partition of `{}`; name one", definition.name))),
     }
 }

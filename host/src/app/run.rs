@@ -1,13 +1,11 @@
 //! Starting and ending runs.
 
-use std::collections::HashMap;
-
 use serde_json::json;
 
 use super::{App, AppError, Pipeline, PlanRequest};
 use crate::{
     id::{JobId, RunId, WorkerId},
-    pipeline::plan::{Origin, Plan},
+    pipeline::plan::{Force, InputSource, Plan, Reason},
     store::runs::{InputOrigin, NewJob, NewJobInput, NewRun},
 };
 
@@ -31,28 +29,23 @@ impl App {
         let ids: Vec<JobId> = plan.jobs.iter().map(|_| JobId::new()).collect();
         let jobs = plan.jobs.iter().zip(&ids).map(|(job, id)| {
             let asset = &pipeline.assets[job.asset];
-            let mut positions: HashMap<usize, i32> = HashMap::new();
-            let inputs = job.inputs.iter().map(|input| {
-                let declared = &asset.bound.definition.inputs[input.input];
-                let position = positions.entry(input.input).or_default();
-                *position += 1;
-                NewJobInput {
-                    input: declared.name.clone(),
-                    position: *position - 1,
-                    optional: declared.optional,
-                    origin: match input.from {
-                        Origin::Job(job) => InputOrigin::Job(ids[job]),
-                        Origin::Materialization(id) => InputOrigin::Materialization(id),
-                        Origin::Absent => InputOrigin::Absent,
-                    },
-                }
+            let inputs = job.inputs.iter().map(|input| NewJobInput {
+                input: input.name.to_string(),
+                position: input.position as i32,
+                optional: input.optional,
+                origin: match input.from {
+                    InputSource::Upstream(job) => InputOrigin::Job(ids[job]),
+                    InputSource::Pinned(id) => InputOrigin::Materialization(id),
+                    InputSource::Absent => InputOrigin::Absent,
+                },
             });
             NewJob {
                 id: *id,
                 asset_version: asset.version,
                 partition_key: job.partition.as_str().to_owned(),
                 reason: job.reason.to_string(),
-                forced: job.reason.is_forced(),
+                // Effects are wanted again, and an old result is not; only what may have come out the same is looked up.
+                forced: matches!(job.reason, Reason::Forced | Reason::Effectful | Reason::NoLongerFresh),
                 inputs: inputs.collect(),
             }
         });
@@ -65,7 +58,11 @@ impl App {
                 "assets": request.assets,
                 "partitions": request.partitions,
                 "with_inputs": request.with_inputs,
-                "force": request.force.as_str(),
+                "force": match request.force {
+                    Force::No => "no",
+                    Force::Selected => "selected",
+                    Force::All => "all",
+                },
             }),
             jobs: jobs.collect(),
         };

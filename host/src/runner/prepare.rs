@@ -437,10 +437,14 @@ async fn equip(shared: &Arc<Shared>, job: KnownJob) -> Result<Prepared, Obstacle
 
 async fn load_component(shared: &Arc<Shared>, job: &KnownJob) -> Result<Arc<Component>, Obstacle> {
     let (blobs, tenant, digest) = (shared.blobs.clone(), job.claim.tenant.clone(), job.asset.bound.component);
-    let bytes = move || blobs.read_all(&tenant, digest);
+    let bytes = async move || blobs.read_all(&tenant, digest);
     shared.engine.load(digest, bytes).await.map_err(|error| match error {
-        LoadError::Refused(reason) => Obstacle::Final(format!("its component cannot be loaded: {reason}")),
-        LoadError::Host(error) => Obstacle::Host(format!("its component cannot be loaded: {}", chain(&*error))),
+        LoadError::Refused { .. } => Obstacle::Final(chain(&error)),
+        // The bytes are gone or broken: no wait brings them back.
+        LoadError::Bytes { source: BlobError::Missing { .. } | BlobError::Corrupt { .. }, .. } => {
+            Obstacle::Final(chain(&error))
+        }
+        _ => Obstacle::Host(chain(&error)),
     })
 }
 
