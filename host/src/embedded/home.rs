@@ -7,7 +7,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -55,7 +55,7 @@ impl Home {
         if account.admit(&near).is_ok() && account.can_enter(&near, &programs.postgres()).await? {
             return Ok(Self(near));
         }
-        Self(near.clone()).remove_half_made()?;
+        Self(near.clone()).remove_half_made();
         fs::remove_dir(&near).map_err(writing(&near))?;
         let far = make_far_folder()?;
         account.admit(&far)?;
@@ -76,8 +76,8 @@ impl Home {
 
     /// Makes the data directory: whole under another name first, so that a half-made one is never used.
     pub async fn fill(&self, account: &Account, programs: &Programs) -> Result<(), EmbeddedError> {
-        self.remove_half_made()?;
-        let new = tempfile::Builder::new().prefix(HALF_MADE).tempdir_in(&self.0).map_err(writing(&self.0))?;
+        self.remove_half_made();
+        let new = private_folder_in(&self.0, HALF_MADE)?;
         account.give(new.path())?;
         let initdb = programs.initdb();
         let mut command = account.command(&initdb);
@@ -97,13 +97,13 @@ impl Home {
         fs::File::open(&self.0).and_then(|folder| folder.sync_all()).map_err(writing(&self.0))
     }
 
-    fn remove_half_made(&self) -> Result<(), EmbeddedError> {
-        for entry in fs::read_dir(&self.0).map_err(reading(&self.0))?.flatten() {
+    /// As far as it goes: an `initdb` whose owner was killed may still be writing. A later attempt gets the rest.
+    fn remove_half_made(&self) {
+        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
             if entry.file_name().as_encoded_bytes().starts_with(HALF_MADE.as_bytes()) {
-                fs::remove_dir_all(entry.path()).map_err(writing(&entry.path()))?;
+                drop(fs::remove_dir_all(entry.path()));
             }
         }
-        Ok(())
     }
 
     async fn run(
@@ -158,6 +158,15 @@ fn make_private_folder(path: &Path) -> Result<(), EmbeddedError> {
 fn make_far_folder() -> Result<PathBuf, EmbeddedError> {
     let far = Path::new(FAR);
     fs::DirBuilder::new().recursive(true).mode(0o711).create(far).map_err(writing(far))?;
-    let folder = tempfile::Builder::new().prefix("").rand_bytes(12).tempdir_in(far).map_err(writing(far))?;
-    Ok(folder.keep())
+    Ok(private_folder_in(far, "")?.keep())
+}
+
+/// A new folder, closed to others, with a name that nobody can foresee. Removed when dropped.
+pub(super) fn private_folder_in(folder: &Path, prefix: &str) -> Result<tempfile::TempDir, EmbeddedError> {
+    tempfile::Builder::new()
+        .prefix(prefix)
+        .rand_bytes(12)
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir_in(folder)
+        .map_err(writing(folder))
 }

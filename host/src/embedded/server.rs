@@ -125,10 +125,9 @@ impl Launch {
         if tells_of_full_disk(&said) {
             return EmbeddedError::DiskFull { path: self.home.0.clone() };
         }
-        let mut reasons = said
-            .lines()
-            .filter_map(|line| ["FATAL:  ", "PANIC:  "].iter().find_map(|level| Some(line.split_once(level)?.1)));
-        let reason = reasons.next().unwrap_or("it ended without a reason").to_owned();
+        let fatal = |line: &'_ str| ["FATAL:  ", "PANIC:  "].iter().any(|level| line.contains(level));
+        let line = said.lines().find(|line| fatal(line)).or_else(|| said.lines().rfind(|line| !line.trim().is_empty()));
+        let reason = line.unwrap_or("it ended without a word").trim().to_owned();
         EmbeddedError::NotStarted { reason, log: self.log.clone() }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use super::{
     account::Account,
     error::{EmbeddedError, reading, writing},
-    home::Home,
+    home::{Home, private_folder_in},
 };
 use crate::limit::SOCKET_PATH_BYTES_MAX;
 
@@ -40,13 +40,7 @@ pub(super) fn prepare(home: &Home, account: &Account) -> Result<PathBuf, Embedde
         account.give(&near)?;
         return Ok(near);
     }
-    let temporary = Path::new("/tmp");
-    let folder = tempfile::Builder::new()
-        .prefix("flowstone-")
-        .rand_bytes(12)
-        .tempdir_in(temporary)
-        .map_err(writing(temporary))?
-        .keep();
+    let folder = private_folder_in(Path::new("/tmp"), "flowstone-")?.keep();
     account.give(&folder)?;
     std::os::unix::fs::symlink(&folder, &near).map_err(writing(&near))?;
     Ok(folder)
