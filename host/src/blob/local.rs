@@ -122,10 +122,7 @@ impl BlobStore {
     /// All of a blob that is known to be small, proven to have its digest.
     pub fn read_all(&self, tenant: &str, digest: Digest) -> Result<Vec<u8>, BlobError> {
         let mut bytes = Vec::new();
-        self.read(tenant, digest)?
-            .file
-            .read_to_end(&mut bytes)
-            .map_err(|source| BlobError::Read { digest, source })?;
+        self.read(tenant, digest)?.file.read_to_end(&mut bytes).map_err(|source| BlobError::Read { digest, source })?;
         if Digest::of(&bytes) != digest {
             return Err(BlobError::Corrupt { digest });
         }
@@ -259,9 +256,10 @@ mod tests {
     }
 
     fn files_below(path: &Path) -> usize {
-        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).fold(0, |n, path| {
-            n + if path.is_dir() { files_below(&path) } else { 1 }
-        })
+        fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .fold(0, |n, path| n + if path.is_dir() { files_below(&path) } else { 1 })
     }
 
     #[test]
