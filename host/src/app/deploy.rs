@@ -4,6 +4,7 @@
 //! of a component runs before it was inspected, and `describe` runs without grants.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Read as _,
     path::{Path, PathBuf},
@@ -17,7 +18,7 @@ use crate::{
     id::{AssetId, AssetVersionId, PipelineId, PipelineVersionId},
     limit::{COMPONENT_BYTES_MAX, MANIFEST_BYTES_MAX},
     pipeline::{
-        asset::AssetDefinition,
+        asset::{AssetDefinition, Capability},
         diagnostic::{Diagnostic, did_you_mean},
         manifest::{Manifest, Resource, parse_manifest},
         recipe::{config_digest, reach_digest},
@@ -38,13 +39,7 @@ pub struct Checked {
     pub bound: Bound,
     text: String,
     folder: PathBuf,
-    components: Vec<ComponentBytes>,
-}
-
-#[derive(Clone, Debug)]
-struct ComponentBytes {
-    digest: Digest,
-    bytes: Arc<[u8]>,
+    components: Vec<Arc<[u8]>>,
 }
 
 /// What a deploy did.
@@ -124,7 +119,7 @@ impl App {
     pub async fn deploy(&self, checked: &Checked) -> Result<Deployed, AppError> {
         let mut components = Vec::new();
         for component in &checked.components {
-            let (blobs, tenant, bytes) = (self.blobs.clone(), self.tenant.clone(), component.bytes.clone());
+            let (blobs, tenant, bytes) = (self.blobs.clone(), self.tenant.clone(), component.clone());
             let stored = tokio::task::spawn_blocking(move || blobs.put(&tenant, &bytes)).await;
             components.push(stored.map_err(|error| AppError::host("store a component", error))??);
         }
@@ -170,11 +165,15 @@ impl App {
         }
     }
 
-    async fn describe_file(&self, folder: &Path, path: &str) -> Result<(ComponentBytes, DescribedComponent), Trouble> {
+    async fn describe_file(&self, folder: &Path, path: &str) -> Result<(Arc<[u8]>, DescribedComponent), Trouble> {
         let bytes: Arc<[u8]> = read_component(&folder.join(path))?.into();
         let (inspection, assets) = self.describe_bytes(&bytes).await?;
+        let idle = idle_imports(&inspection, &assets);
+        if !idle.is_empty() {
+            return Err(Trouble::User(idle));
+        }
         let described = DescribedComponent { path: path.to_owned(), digest: inspection.digest, assets };
-        Ok((ComponentBytes { digest: inspection.digest, bytes }, described))
+        Ok((bytes, described))
     }
 
     async fn describe_bytes(&self, bytes: &Arc<[u8]>) -> Result<(Inspection, Vec<AssetDefinition>), Trouble> {
@@ -206,6 +205,18 @@ impl App {
             "no pipeline `{name}` is deployed{hint}; `flowstone deploy MANIFEST` deploys one, and a manifest is given by its path"
         )))
     }
+}
+
+/// Capabilities that the component imports and none of its assets asks for: nothing could ever grant them.
+fn idle_imports(inspection: &Inspection, assets: &[AssetDefinition]) -> Vec<String> {
+    let required: BTreeSet<Capability> =
+        assets.iter().flat_map(|asset| asset.requirements.iter().map(|requirement| requirement.capability)).collect();
+    let idle = inspection.capabilities.iter().filter(|capability| !required.contains(capability));
+    idle.map(|capability| {
+        let name = capability.name();
+        format!("it imports `flowstone:asset/{name}`, and no asset of it requires {name}; declare the requirement, or build without the import")
+    })
+    .collect()
 }
 
 /// Whose fault it is that a component cannot be described.
