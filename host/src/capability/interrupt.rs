@@ -22,6 +22,16 @@ impl Interrupt {
         Self { deadline, cancel }
     }
 
+    /// When it ends if nobody cancels.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The same cancellation, and a deadline that may be sooner.
+    pub fn sooner(&self, deadline: Instant) -> Self {
+        Self { deadline: deadline.min(self.deadline), cancel: self.cancel.clone() }
+    }
+
     /// An error once the attempt must end.
     pub fn check(&self) -> Result<(), Abort> {
         if Instant::now() >= self.deadline || self.cancel.is_cancelled() {

@@ -59,7 +59,7 @@ fn after_broken(ctx: &Context) -> Result<Vec<u8>> {
 }
 
 /// Can do without what fails.
-#[asset(inputs(broken = { asset = "broken", optional }))]
+#[asset(inputs(broken = { asset = "broken", optional = true }))]
 fn despite_broken(ctx: &Context) -> Result<String> {
     Ok(if ctx.input("broken")?.is_absent() { "missing" } else { "there" }.into())
 }
