@@ -118,6 +118,6 @@ mod tests {
         let mut set = IndexRanges::default();
         (0..1_000_000).for_each(|index| set.push(index..index + 1));
         set.normalize();
-        assert_eq!(set.ranges(), [0..1_000_000]);
+        assert_eq!((set.ranges().len(), set.len()), (1, 1_000_000));
     }
 }

@@ -88,7 +88,8 @@ pub fn resolve_selection(
     names: &[String],
     texts: &[String],
 ) -> Result<Vec<SelectedAsset>, Vec<SelectionError>> {
-    let index: HashMap<&str, usize> = assets.iter().enumerate().map(|(i, asset)| (&*asset.definition.name, i)).collect();
+    let index: HashMap<&str, usize> =
+        assets.iter().enumerate().map(|(i, asset)| (&*asset.definition.name, i)).collect();
     let (mut chosen, mut errors) = (Vec::new(), Vec::new());
     for name in names {
         match index.get(&**name) {
@@ -134,7 +135,9 @@ fn select_partitions(
         }
         found.normalize();
         match () {
-            () if !found.is_empty() => selected.push(SelectedAsset { asset, partitions: SelectedPartitions::Only(found) }),
+            () if !found.is_empty() => {
+                selected.push(SelectedAsset { asset, partitions: SelectedPartitions::Only(found) })
+            }
             // An unpartitioned asset beside partitioned ones runs as it is.
             () if !everywhere && space.axes().is_empty() && chosen.len() > 1 => {
                 selected.push(SelectedAsset { asset, partitions: SelectedPartitions::All });
@@ -145,11 +148,13 @@ fn select_partitions(
     }
     if errors.is_empty() {
         let unused = texts.iter().zip(used).filter(|(_, used)| !used);
-        errors.extend(unused.map(|(text, _)| match chosen {
-            [only] => parse_selection(&assets[*only].definition.name, text, spaces[*only].as_ref())
-                .err()
-                .unwrap_or_else(|| SelectionError::Nowhere(text.clone())),
-            _ => SelectionError::Nowhere(text.clone()),
+        errors.extend(unused.map(|(text, _)| {
+            match chosen {
+                [only] => parse_selection(&assets[*only].definition.name, text, spaces[*only].as_ref())
+                    .err()
+                    .unwrap_or_else(|| SelectionError::Nowhere(text.clone())),
+                _ => SelectionError::Nowhere(text.clone()),
+            }
         }));
     }
     if errors.is_empty() { Ok(selected) } else { Err(errors) }
@@ -190,7 +195,8 @@ pub fn parse_selection(asset: &str, text: &str, space: &KeySpace) -> Result<Inde
     let ranges = match (bare, named_coordinates(text, axes)) {
         (Some(range), _) => Some(vec![range]),
         (None, Some(keys)) => {
-            let range = |(axis, key): (&Axis, Option<&str>)| key.map_or(Some(0..axis.len()), |key| axis_range(axis, key));
+            let range =
+                |(axis, key): (&Axis, Option<&str>)| key.map_or(Some(0..axis.len()), |key| axis_range(axis, key));
             axes.iter().zip(keys).map(range).collect()
         }
         (None, None) => None,
@@ -315,7 +321,11 @@ mod tests {
         check("year=2013..,region=eu", &dimensions, &["year=2013,region=eu", "year=2014,region=eu"]);
         check("year=year:2012;region=static:us", &dimensions, &["year=2012,region=us"]);
         check_refused("2012", &dimensions, "`2012` does not say which partition of `a`; write year=...,region=...");
-        check_refused("year=2012,year=2013", &dimensions, "`year=2012,year=2013` does not say which partition of `a`; write year=...,region=...");
+        check_refused(
+            "year=2012,year=2013",
+            &dimensions,
+            "`year=2012,year=2013` does not say which partition of `a`; write year=...,region=...",
+        );
         check_refused(
             "year=2011,region=eu",
             &dimensions,
@@ -334,12 +344,32 @@ mod tests {
 
     #[test]
     fn a_partition_that_does_not_exist_is_answered_with_what_does() {
-        check_refused("2011-12", &[months()], "asset `a` has no partition `2011-12`; its first is 2012-01, its last 2015-12");
-        check_refused("2012-13", &[months()], "asset `a` has no partition `2012-13`; its first is 2012-01, its last 2015-12");
-        check_refused("2012-03..2012-01", &[months()], "asset `a` has no partition `2012-03..2012-01`; its first is 2012-01, its last 2015-12");
+        check_refused(
+            "2011-12",
+            &[months()],
+            "asset `a` has no partition `2011-12`; its first is 2012-01, its last 2015-12",
+        );
+        check_refused(
+            "2012-13",
+            &[months()],
+            "asset `a` has no partition `2012-13`; its first is 2012-01, its last 2015-12",
+        );
+        check_refused(
+            "2012-03..2012-01",
+            &[months()],
+            "asset `a` has no partition `2012-03..2012-01`; its first is 2012-01, its last 2015-12",
+        );
         check_refused("", &[months()], "asset `a` has no partition ``; its first is 2012-01, its last 2015-12");
-        check_refused("erope", &[list("r", &["europe", "asia"])], "asset `a` has no partition `erope`; did you mean `europe`?");
-        check_refused("x", &[list("r", &["europe", "asia"])], "asset `a` has no partition `x`; it has `europe`, `asia`");
+        check_refused(
+            "erope",
+            &[list("r", &["europe", "asia"])],
+            "asset `a` has no partition `erope`; did you mean `europe`?",
+        );
+        check_refused(
+            "x",
+            &[list("r", &["europe", "asia"])],
+            "asset `a` has no partition `x`; it has `europe`, `asia`",
+        );
         check_refused("2012", &[], "asset `a` is not partitioned, so that it has no partition `2012`");
         check_refused(
             "2016",

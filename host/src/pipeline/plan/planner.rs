@@ -358,7 +358,12 @@ fn work_out_edges(request: &Request<'_>, graph: &Graph) -> Result<Vec<Vec<Edge>>
                     projection
                 }
             };
-            edges.push(Edge { name: (&*input.name).into(), producer: edge.asset, optional: input.optional, projection });
+            edges.push(Edge {
+                name: (&*input.name).into(),
+                producer: edge.asset,
+                optional: input.optional,
+                projection,
+            });
         }
         all.push(edges);
     }

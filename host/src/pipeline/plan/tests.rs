@@ -55,7 +55,13 @@ impl Story {
         &mut self.assets[number]
     }
 
-    fn try_plan(&self, names: &[&str], partitions: &[&str], with_inputs: bool, force: Force) -> Result<Plan, PlanError> {
+    fn try_plan(
+        &self,
+        names: &[&str],
+        partitions: &[&str],
+        with_inputs: bool,
+        force: Force,
+    ) -> Result<Plan, PlanError> {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let spaces = key_spaces(&self.assets, self.now).unwrap();
         let selection = resolve_selection(&self.assets, &spaces, &owned(names), &owned(partitions)).unwrap();
@@ -125,9 +131,11 @@ impl Story {
                     InputSource::Absent => None,
                 });
                 let known: Vec<(PartitionKey, Known)> = known.collect();
-                let versions = known
-                    .iter()
-                    .map(|(partition, known)| InputVersion { asset: &input.asset, partition, output: known.digest });
+                let versions = known.iter().map(|(partition, known)| InputVersion {
+                    asset: &input.asset,
+                    partition,
+                    output: known.digest,
+                });
                 inputs.push(input_digest(&input.name, versions, rows.len() - known.len()));
             }
             let parts = RecipeParts {
@@ -151,12 +159,21 @@ impl Story {
 }
 
 fn numbers() -> Story {
-    Story::new(vec![bound("greeting", &[]), bound("numbers", &[]), bound("doubled", &["numbers"]), bound("sum", &["doubled"])])
+    Story::new(vec![
+        bound("greeting", &[]),
+        bound("numbers", &[]),
+        bound("doubled", &["numbers"]),
+        bound("sum", &["doubled"]),
+    ])
 }
 
 fn weather() -> Story {
-    let mut assets =
-        vec![bound("raw", &[]), bound("monthly", &["raw"]), bound("yearly", &["monthly"]), bound("report", &["yearly"])];
+    let mut assets = vec![
+        bound("raw", &[]),
+        bound("monthly", &["raw"]),
+        bound("yearly", &["monthly"]),
+        bound("report", &["yearly"]),
+    ];
     assets[1].definition.dimensions = vec![time("month", TimeUnit::Month, "2012-01", Some("2015-12"))];
     assets[2].definition.dimensions = vec![time("year", TimeUnit::Year, "2012", Some("2015"))];
     assets[2].definition.inputs[0].mapping = Mapping::Within;
@@ -262,10 +279,7 @@ fn scenario_8_without_inputs_all_that_is_missing_is_named_and_nothing_runs() {
     let pinned = |asset: usize, key: &str| {
         InputSource::Pinned(story.latest.get(asset, &key.parse().unwrap()).unwrap().materialization)
     };
-    assert_eq!(
-        sources,
-        [pinned(0, "none"), pinned(1, "k=static:x"), pinned(1, "k=static:y"), InputSource::Absent]
-    );
+    assert_eq!(sources, [pinned(0, "none"), pinned(1, "k=static:x"), pinned(1, "k=static:y"), InputSource::Absent]);
 }
 
 #[test]
