@@ -84,7 +84,8 @@ impl Context {
     /// The asset's configuration as the manifest gives it. What does not fit the type is a permanent error that says
     /// where; `#[serde(deny_unknown_fields)]` on the type also refuses misspelt keys.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_str(&self.job().config).map_err(|error| Error::from(error).context("reading the configuration"))
+        serde_json::from_str(&self.job().config)
+            .map_err(|error| Error::from(error).context("reading the configuration"))
     }
 
     /// The one version of this input. It is a permanent error if there are several, or none, or if the asset declares
@@ -115,7 +116,9 @@ impl Context {
         let mut versions = self.inputs(name)?;
         match versions.len() {
             0 | 1 => Ok(versions.pop()),
-            count => Err(Error::permanent(format!("input `{name}` has {count} versions: use `inputs` to read them all"))),
+            count => {
+                Err(Error::permanent(format!("input `{name}` has {count} versions: use `inputs` to read them all")))
+            }
         }
     }
 

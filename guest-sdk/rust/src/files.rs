@@ -70,7 +70,9 @@ impl Directory {
                     Ok(entries) => page.extend(entries),
                     Err(error) => {
                         ended = true;
-                        return Some(Err(Error::from(error).context(format!("listing directory `{}`", directory.name))));
+                        return Some(
+                            Err(Error::from(error).context(format!("listing directory `{}`", directory.name))),
+                        );
                     }
                 }
                 ended = page.is_empty();

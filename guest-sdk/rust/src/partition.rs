@@ -66,10 +66,7 @@ mod tests {
     #[test]
     fn an_unknown_dimension_is_answered_with_those_that_exist() {
         let partition = Partition::new([("year", "2012")]);
-        assert_eq!(
-            partition.key("month").unwrap_err().to_string(),
-            "no dimension `month`; this partition has: `year`"
-        );
+        assert_eq!(partition.key("month").unwrap_err().to_string(), "no dimension `month`; this partition has: `year`");
         let error = Partition::default().key("month").unwrap_err();
         assert_eq!(error.to_string(), "no dimension `month`; this partition has: none");
     }

@@ -186,7 +186,10 @@ impl Job {
         let mut inputs = BTreeMap::new();
         for declared in self.asset.inputs {
             let versions = self.inputs.remove(declared.name).unwrap_or_default();
-            let records = versions.into_iter().zip(1..).map(|(version, number)| version.into_record(declared.asset, number, partition));
+            let records = versions
+                .into_iter()
+                .zip(1..)
+                .map(|(version, number)| version.into_record(declared.asset, number, partition));
             inputs.insert(declared.name.into(), records.collect());
         }
         Memory {

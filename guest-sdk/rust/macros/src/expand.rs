@@ -134,3 +134,165 @@ fn read_doc_comment(attributes: &[Attribute]) -> String {
     }
     lines.join("\n").trim().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the compiler says about this attribute on a function that is in order.
+    fn refuse(arguments: TokenStream) -> String {
+        refuse_function(
+            arguments,
+            quote!(
+                fn greeting(ctx: &Context) -> Result<String> {
+                    ctx.text()
+                }
+            ),
+        )
+    }
+
+    fn refuse_function(arguments: TokenStream, function: TokenStream) -> String {
+        expand(arguments, function).expect_err("it is wrong").to_string()
+    }
+
+    #[test]
+    fn keys_of_the_attribute_are_known_and_said_once() {
+        assert_eq!(
+            refuse(quote!(media = "text/plain")),
+            "unknown key `media`: an asset has name, description, media_type, inputs, partitions, requires and tags"
+        );
+        assert_eq!(
+            refuse(quote!(name = "a", name = "b")),
+            "the key called `name` is there already: remove or rename one"
+        );
+    }
+
+    #[test]
+    fn names_are_checked_wherever_they_stand() {
+        let rule = "is not a name: at most 64 of `a-z`, `0-9` and `_`, beginning with a letter";
+        assert_eq!(refuse(quote!(name = "Greeting")), format!("`Greeting` {rule}"));
+        assert_eq!(refuse(quote!(inputs(raw = "raw weather"))), format!("`raw weather` {rule}"));
+        assert_eq!(refuse(quote!(inputs(Raw))), format!("`Raw` {rule}"));
+        assert_eq!(refuse(quote!(requires("a/b" = files("why")))), format!("`a/b` {rule}"));
+        assert_eq!(refuse(quote!(partitions(_m = monthly("2012-01")))), format!("`_m` {rule}"));
+        let long = "a".repeat(65);
+        assert_eq!(refuse(quote!(name = #long)), format!("`{long}` {rule}"));
+    }
+
+    #[test]
+    fn inputs_say_what_is_wrong_with_them() {
+        assert_eq!(refuse(quote!(inputs(a, a))), "an input called `a` is there already: remove or rename one");
+        assert_eq!(refuse(quote!(inputs(a = b))), "write the asset's name in quotes: `\"b\"`");
+        assert_eq!(
+            refuse(quote!(inputs(a = every("b")))),
+            "unknown form `every` of an input: there are optional, all, within, window and fixed"
+        );
+        assert_eq!(refuse(quote!(inputs(a = window("b", 0, -6)))), "the window ends before it begins: write `-6, 0`");
+        assert_eq!(refuse(quote!(inputs(a = fixed("b")))), "name at least one partition: `{ year = \"2012\" }`");
+        assert_eq!(refuse(quote!(inputs(a = all("b", 1)))), "more than `all(..)` takes");
+    }
+
+    #[test]
+    fn partitions_say_what_is_wrong_with_them() {
+        assert_eq!(
+            refuse(quote!(partitions(month = monthly("2012-1")))),
+            "`2012-1` is not a key of monthly partitions, like `2024-01`"
+        );
+        assert_eq!(
+            refuse(quote!(partitions(month = monthly("2012-02", "2012-01")))),
+            "the last key is before the first, `2012-02`"
+        );
+        assert_eq!(refuse(quote!(partitions(day = daily()))), "say where the keys begin: `daily(\"2024-01-01\")`");
+        assert_eq!(
+            refuse(quote!(partitions(day = daily("2024-01-01", zone = "UTC")))),
+            "unknown key `zone`: only time_zone is expected here"
+        );
+        assert_eq!(
+            refuse(quote!(partitions(day = dayly("2024-01-01")))),
+            "unknown keys `dayly`: there are hourly, daily, weekly, monthly, yearly and static_keys"
+        );
+        assert_eq!(
+            refuse(quote!(partitions(region = static_keys("a", "a")))),
+            "a key called `a` is there already: remove or rename one"
+        );
+        assert_eq!(
+            refuse(quote!(partitions(region = static_keys()))),
+            "name at least one key: `static_keys(\"north\", \"south\")`"
+        );
+    }
+
+    #[test]
+    fn requirements_and_media_types_are_checked() {
+        assert_eq!(
+            refuse(quote!(requires(station = http("why")))),
+            "unknown capability `http`: write `files(\"one sentence that says why\")`"
+        );
+        assert_eq!(
+            refuse(quote!(requires(station = files(" ")))),
+            "say in one sentence why: an operator decides by it"
+        );
+        assert_eq!(refuse(quote!(requires(station))), "`station` needs a value: `station = ..`");
+        for wrong in ["text", "text/", "te xt/plain", "/plain"] {
+            let message = format!("`{wrong}` is not a media type, like `application/json`");
+            assert_eq!(refuse(quote!(media_type = #wrong)), message);
+        }
+    }
+
+    #[test]
+    fn only_a_plain_function_is_an_asset() {
+        let nothing = TokenStream::new;
+        assert_eq!(
+            refuse_function(
+                nothing(),
+                quote!(
+                    async fn a() -> Result<()> {
+                        Ok(())
+                    }
+                )
+            ),
+            "an asset is not async: what it calls answers when it is done"
+        );
+        assert_eq!(
+            refuse_function(
+                nothing(),
+                quote!(
+                    fn a<T>() -> Result<T> {
+                        b()
+                    }
+                )
+            ),
+            "an asset has no type or lifetime parameters"
+        );
+        assert_eq!(
+            refuse_function(
+                nothing(),
+                quote!(
+                    fn a() {}
+                )
+            ),
+            "an asset returns a `Result`: write `-> Result<()>`"
+        );
+        assert_eq!(
+            refuse_function(
+                nothing(),
+                quote!(
+                    fn a(&self) -> Result<()> {
+                        b()
+                    }
+                )
+            ),
+            "an asset is a free function"
+        );
+        assert_eq!(
+            refuse_function(
+                nothing(),
+                quote!(
+                    fn a(ctx: &Context, b: Bytes) -> Result<()> {
+                        b()
+                    }
+                )
+            ),
+            "an asset takes only `ctx: &Context`: inputs, partition and configuration are read from it"
+        );
+    }
+}

@@ -95,7 +95,8 @@ fn parse_key(unit: &Unit, content: ParseStream<'_>) -> Result<LitStr> {
     match has_form(&literal.value(), unit.example) {
         true => Ok(literal),
         false => {
-            let text = format!("`{}` is not a key of {} partitions, like `{}`", literal.value(), unit.word, unit.example);
+            let text =
+                format!("`{}` is not a key of {} partitions, like `{}`", literal.value(), unit.word, unit.example);
             Err(Error::new(literal.span(), text))
         }
     }
@@ -144,7 +145,13 @@ mod tests {
     fn every_example_has_its_own_form_only() {
         for unit in &UNITS {
             for other in &UNITS {
-                assert_eq!(has_form(unit.example, other.example), unit.word == other.word, "{} {}", unit.word, other.word);
+                assert_eq!(
+                    has_form(unit.example, other.example),
+                    unit.word == other.word,
+                    "{} {}",
+                    unit.word,
+                    other.word
+                );
             }
         }
     }

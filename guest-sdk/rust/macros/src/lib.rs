@@ -106,11 +106,12 @@ use proc_macro::TokenStream;
 #[proc_macro_attribute]
 pub fn asset(arguments: TokenStream, function: TokenStream) -> TokenStream {
     let function = proc_macro2::TokenStream::from(function);
-    expand::expand(arguments.into(), function.clone()).unwrap_or_else(|error| {
-        // The function stays, so that its callers do not fail as well.
-        let mut tokens = error.into_compile_error();
-        tokens.extend(function);
-        tokens
-    })
-    .into()
+    expand::expand(arguments.into(), function.clone())
+        .unwrap_or_else(|error| {
+            // The function stays, so that its callers do not fail as well.
+            let mut tokens = error.into_compile_error();
+            tokens.extend(function);
+            tokens
+        })
+        .into()
 }

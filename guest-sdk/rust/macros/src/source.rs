@@ -45,12 +45,17 @@ impl Parse for Source {
         let source = match form.to_string().as_str() {
             "optional" => Self { optional: true, ..content.parse()? },
             "all" => Self { mapping: quote!(::flowstone_sdk::definition::Mapping::All), ..parse_plain(&content)? },
-            "within" => Self { mapping: quote!(::flowstone_sdk::definition::Mapping::Within), ..parse_plain(&content)? },
+            "within" => {
+                Self { mapping: quote!(::flowstone_sdk::definition::Mapping::Within), ..parse_plain(&content)? }
+            }
             "window" => Self { asset: parse_asset(&content)?, optional: false, mapping: parse_window(&content)? },
             "fixed" => Self { asset: parse_asset(&content)?, optional: false, mapping: parse_fixed(&content)? },
             unknown => {
                 let known = "optional, all, within, window and fixed";
-                return Err(Error::new(form.span(), format!("unknown form `{unknown}` of an input: there are {known}")));
+                return Err(Error::new(
+                    form.span(),
+                    format!("unknown form `{unknown}` of an input: there are {known}"),
+                ));
             }
         };
         parse_comma(&content)?;
@@ -99,7 +104,7 @@ fn parse_fixed(content: ParseStream<'_>) -> Result<TokenStream> {
         partitions.push(parse_partition(content)?);
     }
     if partitions.is_empty() {
-        return Err(content.error("name at least one partition: `{ year = \"2012\" }`"));
+        return Err(Error::new(content.span(), "name at least one partition: `{ year = \"2012\" }`"));
     }
     Ok(quote!(::flowstone_sdk::definition::Mapping::Fixed(&[#(&[#partitions]),*])))
 }

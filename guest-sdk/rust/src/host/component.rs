@@ -7,8 +7,8 @@ use bindings::exports::flowstone::asset::{definitions, materializer};
 use bindings::flowstone::asset::{context, files, inputs, log, output, types};
 
 use super::{EntryRecord, HostResult, Job, VersionRecord};
-use crate::dispatch;
 use crate::definition::{AssetDefinition, Capability, DimensionKeys, Mapping, TimeUnit, list_assets};
+use crate::dispatch;
 use crate::error::{CapabilityError, Outcome};
 use crate::log::Level;
 use crate::partition::Partition;
@@ -203,10 +203,8 @@ impl From<&crate::definition::InputDefinition> for definitions::Input {
 }
 
 fn coordinates_of(partition: &[(&str, &str)]) -> types::Partition {
-    let coordinate = |(dimension, key): &(&str, &str)| types::Coordinate {
-        dimension: (*dimension).into(),
-        key: (*key).into(),
-    };
+    let coordinate =
+        |(dimension, key): &(&str, &str)| types::Coordinate { dimension: (*dimension).into(), key: (*key).into() };
     partition.iter().map(coordinate).collect()
 }
 
