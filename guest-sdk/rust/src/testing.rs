@@ -28,7 +28,6 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -36,7 +35,7 @@ use serde::de::DeserializeOwned;
 
 use crate::definition::{AssetDefinition, list_assets};
 use crate::dispatch;
-use crate::host::memory::{self, Files, Memory};
+use crate::host::memory::{self, Files, Memory, StoredVersion};
 use crate::host::{self, VersionRecord};
 use crate::log::Line;
 use crate::partition::Partition;
@@ -260,7 +259,7 @@ impl Version {
         self
     }
 
-    fn into_record(self, asset: &str, number: usize, consumer: &Partition) -> (VersionRecord, Rc<[u8]>) {
+    fn into_record(self, asset: &str, number: usize, consumer: &Partition) -> StoredVersion {
         let partition = match self.coordinates.is_empty() {
             true => consumer.clone(),
             false => Partition::new(self.coordinates),

@@ -13,10 +13,13 @@ use super::{CALL_BYTES_MAX, EntryRecord, HostResult, Job, VersionRecord};
 use crate::error::CapabilityError;
 use crate::log::{Level, Line};
 
+/// A version and its bytes.
+pub(crate) type StoredVersion = (VersionRecord, Rc<[u8]>);
+
 /// Everything that one attempt can see and has made.
 pub(crate) struct Memory {
     pub job: Job,
-    pub inputs: BTreeMap<String, Vec<(VersionRecord, Rc<[u8]>)>>,
+    pub inputs: BTreeMap<String, Vec<StoredVersion>>,
     pub directories: BTreeMap<String, Files>,
     pub output: Vec<u8>,
     pub media_type: String,
