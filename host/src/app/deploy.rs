@@ -13,7 +13,7 @@ use std::{
 
 use super::{App, AppError};
 use crate::{
-    blob::{Digest, DigestWriter, Stored},
+    blob::{DigestWriter, Stored},
     engine::{DescribeFailure, Inspection},
     id::{AssetId, AssetVersionId, PipelineId, PipelineVersionId},
     limit::{COMPONENT_BYTES_MAX, MANIFEST_BYTES_MAX},
@@ -138,7 +138,10 @@ impl App {
             .into_iter()
             .map(|asset| {
                 let bound: BoundAsset = serde_json::from_value(asset.settings).map_err(|error| {
-                    AppError::host(format!("read asset `{}`, which another version of flowstone wrote", asset.name), error)
+                    AppError::host(
+                        format!("read asset `{}`, which another version of flowstone wrote", asset.name),
+                        error,
+                    )
                 })?;
                 Ok(PipelineAsset { id: asset.asset, version: asset.id, bound })
             })
@@ -183,13 +186,14 @@ impl App {
             .map_err(|error| Trouble::Host(AppError::host("inspect a component", error)))?
             .map_err(|problems| Trouble::User(problems.iter().map(ToString::to_string).collect()))?;
         let source = bytes.clone();
-        let component = self.engine.load(inspection.digest, async move || Ok(source.to_vec())).await.map_err(|error| {
-            if error.is_refused() {
-                Trouble::User(vec![error.to_string()])
-            } else {
-                Trouble::Host(AppError::host("compile a component", error))
-            }
-        })?;
+        let component =
+            self.engine.load(inspection.digest, async move || Ok(source.to_vec())).await.map_err(|error| {
+                if error.is_refused() {
+                    Trouble::User(vec![error.to_string()])
+                } else {
+                    Trouble::Host(AppError::host("compile a component", error))
+                }
+            })?;
         let assets = self.engine.describe(&component).await.map_err(|failure| match failure {
             DescribeFailure::Host(_) => Trouble::Host(AppError::host("describe a component", failure)),
             failure => Trouble::User(vec![failure.to_string()]),
@@ -279,7 +283,8 @@ fn read_manifest(path: &Path) -> Result<String, AppError> {
 }
 
 fn read_component(path: &Path) -> Result<Vec<u8>, Trouble> {
-    let refused = |error: std::io::Error| Trouble::User(vec![format!("cannot be read: {error}; build it, or mend `path`")]);
+    let refused =
+        |error: std::io::Error| Trouble::User(vec![format!("cannot be read: {error}; build it, or mend `path`")]);
     let file = fs::File::open(path).map_err(refused)?;
     let mut bytes = Vec::new();
     file.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(refused)?;
@@ -306,4 +311,3 @@ fn check_resources(manifest: &Manifest, folder: &Path) -> Vec<Diagnostic> {
     }
     mistakes
 }
-

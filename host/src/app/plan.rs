@@ -37,9 +37,8 @@ impl App {
         let assets: Vec<BoundAsset> = pipeline.assets.iter().map(|asset| asset.bound.clone()).collect();
         let now = jiff::Timestamp::now();
         let spaces = key_spaces(&assets, now).map_err(usage)?;
-        let selection = resolve_selection(&assets, &spaces, &request.assets, &request.partitions).map_err(|errors| {
-            AppError::Usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-        })?;
+        let selection = resolve_selection(&assets, &spaces, &request.assets, &request.partitions)
+            .map_err(|errors| AppError::Usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
         let latest = self.load_latest(pipeline).await?;
         let sources = self.take_fingerprints(pipeline).await?;
         let request = Request {
@@ -109,7 +108,9 @@ fn fingerprints_of(
         .map(|grant| {
             let resource = &grant.resource;
             let Some(path) = paths.get(resource) else {
-                return Err(AppError::Usage(format!("resource `{resource}` is not registered; deploy the pipeline again")));
+                return Err(AppError::Usage(format!(
+                    "resource `{resource}` is not registered; deploy the pipeline again"
+                )));
             };
             let cannot = |error: &dyn std::error::Error| {
                 AppError::Usage(format!("resource `{resource}`: cannot read {}: {error}", path.display()))

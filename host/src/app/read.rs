@@ -58,12 +58,7 @@ impl App {
     }
 
     /// Marks what is valid of an asset, in one partition or in all, as not to be used again; returns how many.
-    pub async fn invalidate(
-        &self,
-        pipeline: &Pipeline,
-        asset: &str,
-        partition: Option<&str>,
-    ) -> Result<u64, AppError> {
+    pub async fn invalidate(&self, pipeline: &Pipeline, asset: &str, partition: Option<&str>) -> Result<u64, AppError> {
         let found = pipeline.find(asset)?;
         let key = partition.map(|_| one_partition(found, partition)).transpose()?;
         let key = key.as_ref().map(PartitionKey::as_str);

@@ -59,9 +59,9 @@ fn after_broken(ctx: &Context) -> Result<Vec<u8>> {
 }
 
 /// Can do without what fails.
-#[asset(inputs(broken = { asset = "broken", optional = true }))]
+#[asset(inputs(broken = optional("broken")))]
 fn despite_broken(ctx: &Context) -> Result<String> {
-    Ok(if ctx.input("broken")?.is_absent() { "missing" } else { "there" }.into())
+    Ok(if ctx.optional_input("broken")?.is_none() { "missing" } else { "there" }.into())
 }
 
 /// Fails twice, and says that it may pass.
@@ -88,21 +88,22 @@ fn empty() -> Result<()> {
 /// Receives the output of no bytes.
 #[asset(inputs(empty = "empty"))]
 fn after_empty(ctx: &Context) -> Result<String> {
-    let input = ctx.input("empty")?;
-    Ok(format!("absent: {}, bytes: {}", input.is_absent(), input.bytes()?.len()))
+    let input = ctx.optional_input("empty")?;
+    let bytes = input.as_ref().map(Input::bytes).transpose()?.map(|bytes| bytes.len());
+    Ok(format!("{bytes:?} bytes"))
 }
 
 /// A different number each time it really runs: what is in the directory, and one more.
 #[asset(requires(counter = files("counts its own runs in a file")))]
 fn unique() -> Result<String> {
     let counter = Directory::open("counter")?;
-    let count: u64 = match counter.read("count") {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).trim().parse()?,
-        Err(error) if error == CapabilityError::NotFound => 0,
-        Err(error) => return Err(error.into()),
+    let count: u64 = match counter.text("count") {
+        Ok(text) => text.trim().parse()?,
+        Err(error) if error.capability_error() == Some(&CapabilityError::NotFound) => 0,
+        Err(error) => return Err(error),
     };
     let next = (count + 1).to_string();
-    counter.write("count", next.as_bytes())?;
+    counter.append("count", &next)?;
     Ok(next)
 }
 
@@ -129,11 +130,11 @@ fn daily(ctx: &Context) -> Result<String> {
 
 /// Two dimensions, and a window of the days before.
 #[asset(
-    inputs(days = { asset = "daily", mapping = window(-2, 0) }),
+    inputs(days = window("daily", -2, 0)),
     partitions(date = daily("2024-01-01", "2024-01-05"), region = static_keys("eu", "us")),
 )]
 fn trailing(ctx: &Context) -> Result<String> {
-    let days: Result<Vec<String>> = ctx.input("days")?.versions().iter().map(|day| day.text()).collect();
+    let days: Result<Vec<String>> = ctx.inputs("days")?.iter().map(Input::text).collect();
     let partition = ctx.partition();
     Ok(format!("{} {}: {}", partition.key("date")?, partition.key("region")?, days?.join(" ")))
 }
