@@ -95,8 +95,8 @@ fn after_empty(ctx: &Context) -> Result<String> {
 
 /// A different number each time it really runs: what is in the directory, and one more.
 #[asset(requires(counter = files("counts its own runs in a file")))]
-fn unique() -> Result<String> {
-    let counter = Directory::open("counter")?;
+fn unique(ctx: &Context) -> Result<String> {
+    let counter = ctx.directory("counter")?;
     let count: u64 = match counter.text("count") {
         Ok(text) => text.trim().parse()?,
         Err(error) if error.capability_error() == Some(&CapabilityError::NotFound) => 0,
@@ -167,8 +167,8 @@ fn spins() -> Result<String> {
 
 /// What it can see of the files it was granted.
 #[asset(requires(shelf = files("lists what is on the shelf")))]
-fn listing() -> Result<String> {
-    let shelf = Directory::open("shelf")?;
+fn listing(ctx: &Context) -> Result<String> {
+    let shelf = ctx.directory("shelf")?;
     let mut listed = String::new();
     for entry in shelf.entries() {
         let entry = entry?;
