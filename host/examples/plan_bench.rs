@@ -1,5 +1,6 @@
-//! Times a plan of 1,000 assets in ten layers with 100 partitions each: the first one, where everything runs, and a second one,
-//! where everything is up to date. Prints medians with spread, and the peak memory. It asserts nothing about time.
+//! Times a plan of 1,000 assets in ten layers with 100 partitions each: the first one, where everything runs, and a
+//! second one, where everything is up to date. Prints medians with spread, and the peak memory. It asserts nothing
+//! about time.
 //!
 //! `cargo run --release --example plan_bench`
 

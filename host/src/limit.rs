@@ -173,7 +173,8 @@ pub const FIXED_PARTITIONS_MAX: usize = 1_024;
 pub const PARTITION_KEY_TEXT_BYTES_MAX: usize = 2_048;
 /// Partitions that one plan considers, over all assets: each costs some 300 bytes while the plan is made.
 pub const PLAN_PARTITIONS_MAX: usize = 2_000_000;
-/// Inputs of all jobs of one plan, some 60 bytes each: `all` between two large assets multiplies, and must end somewhere.
+/// Inputs of all jobs of one plan, some 60 bytes each: `all` between two large assets multiplies, and must end
+/// somewhere.
 pub const PLAN_INPUTS_MAX: usize = 10_000_000;
 /// Names that a message lists before it says how many more there are.
 pub const NAMES_SHOWN_MAX: usize = 10;

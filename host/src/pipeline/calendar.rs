@@ -1,9 +1,9 @@
 //! Time partitions as numbers: each interval of a unit is counted from the one that holds 1970-01-01.
 //!
-//! Enumerating, comparing and shifting intervals is then arithmetic; the calendar and the time zones are asked only where
-//! numbers meet text, dates or instants. Hours are those of UTC, because local hours repeat once a year; the other units
-//! are civil, and a time zone decides when they begin. The zones are compiled in, so that every machine agrees on them.
-//! No clock is read here: callers say what time it is.
+//! Enumerating, comparing and shifting intervals is then arithmetic; the calendar and the time zones are asked only
+//! where numbers meet text, dates or instants. Hours are those of UTC, because local hours repeat once a year; the
+//! other units are civil, and a time zone decides when they begin. The zones are compiled in, so that every machine
+//! agrees on them. No clock is read here: callers say what time it is.
 
 use jiff::{
     SignedDuration, Timestamp,

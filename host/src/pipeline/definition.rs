@@ -1,7 +1,7 @@
 //! Whether one asset, as its component describes it, makes sense on its own.
 //!
-//! A description is written by code that nobody trusts: names may be megabytes, lists endless, text full of escapes. What passes
-//! here can be stored, printed and drawn. How assets fit together is [`super::validate`]'s business.
+//! A description is written by code that nobody trusts: names may be megabytes, lists endless, text full of escapes.
+//! What passes here can be stored, printed and drawn. How assets fit together is [`super::validate`]'s business.
 
 use std::collections::HashSet;
 
@@ -16,8 +16,8 @@ use crate::limit::{
     REASON_BYTES_MAX, REQUIREMENTS_PER_ASSET_MAX, STATIC_KEYS_MAX, TAGS_PER_ASSET_MAX,
 };
 
-/// Whether this may name an asset, an input, a dimension, a resource or a pipeline: `a-z`, `0-9` and `_` after a letter, at most
-/// [`NAME_BYTES_MAX`] bytes. Such a name needs no escaping anywhere.
+/// Whether this may name an asset, an input, a dimension, a resource or a pipeline: `a-z`, `0-9` and `_` after a
+/// letter, at most [`NAME_BYTES_MAX`] bytes. Such a name needs no escaping anywhere.
 pub fn is_name(name: &str) -> bool {
     let sound = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     name.len() <= NAME_BYTES_MAX && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.bytes().all(sound)

@@ -83,7 +83,8 @@ pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str
     nearest(name, candidates).map(|candidate| format!("did you mean `{candidate}`?"))
 }
 
-/// Untrusted text as it may stand in a message: cut to a name's length, with control characters and invisible ones escaped.
+/// Untrusted text as it may stand in a message: cut to a name's length, with control characters and invisible ones
+/// escaped.
 pub fn shown(text: &str) -> String {
     let mut characters = text.chars();
     let mut shown: String = characters

@@ -1,7 +1,7 @@
 //! Grants against requirements: what is needed must be granted, and what is granted must be needed.
 //!
-//! Whether a grant stays within its resource is the manifest's own rule. Nothing here is enforced at run time: what is not granted
-//! is not linked.
+//! Whether a grant stays within its resource is the manifest's own rule. Nothing here is enforced at run time: what
+//! is not granted is not linked.
 
 use super::{
     asset::{AssetDefinition, Requirement},

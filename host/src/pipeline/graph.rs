@@ -75,7 +75,8 @@ impl Graph {
             let mut edges = Vec::with_capacity(definition.inputs.len());
             for input in &definition.inputs {
                 let Some(&asset) = index.get(&input.asset) else {
-                    // Suggestions are made only for mistakes that will be shown: a hostile component may make thousands.
+                    // Suggestions are made only for mistakes that will be shown: a hostile component may make
+                    // thousands.
                     let candidates = if errors.len() < DIAGNOSTICS_MAX { &names[..] } else { &[] };
                     errors.push(unknown(&definition.name, &input.name, &input.asset, candidates));
                     continue;
@@ -360,7 +361,8 @@ pub(super) mod tests {
 
     #[test]
     fn scenario_25_an_optional_input_is_an_edge_like_any_other() {
-        // Being optional is a property of an input here, so an optional one that is not an input cannot be written down.
+        // Being optional is a property of an input here, so an optional one that is not an input cannot be written
+        // down.
         check_refused(&[("a", &["b?"]), ("b", &["a"])], &["the assets need each other: a -> b -> a"]);
         check_order(&[("b", &["a?"]), ("a", &[])], &["a", "b"]);
     }

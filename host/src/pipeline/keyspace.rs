@@ -1,7 +1,7 @@
 //! The partitions that an asset has at one moment, as numbers from 0: the last dimension counts fastest.
 //!
-//! Time runs from the first key to the last one, or to the last interval that has ended; the caller says what time it is.
-//! Nothing is enumerated to count, and no text is made before someone asks for it: a plan over a hundred thousand
+//! Time runs from the first key to the last one, or to the last interval that has ended; the caller says what time it
+//! is. Nothing is enumerated to count, and no text is made before someone asks for it: a plan over a hundred thousand
 //! partitions works on numbers.
 
 use std::{collections::HashMap, ops::Range};

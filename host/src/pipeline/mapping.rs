@@ -1,10 +1,11 @@
 //! Which partitions of an input a partition of its consumer reads.
 //!
 //! The rules, beyond those of `definitions.wit`:
-//! - The time dimension of the one side corresponds to the time dimension of the other, whatever their names, as long as
-//!   each has exactly one; otherwise time dimensions correspond by name.
-//! - A time mapping (`same`, `window`, `within`) works on the time dimension. Every other dimension of the producer must be one of the
-//!   consumer's, by name, and the same key is read. What the consumer has beyond that does not matter to the producer.
+//! - The time dimension of the one side corresponds to the time dimension of the other, whatever their names, as long
+//!   as each has exactly one; otherwise time dimensions correspond by name.
+//! - A time mapping (`same`, `window`, `within`) works on the time dimension. Every other dimension of the producer
+//!   must be one of the consumer's, by name, and the same key is read. What the consumer has beyond that does not
+//!   matter to the producer.
 //! - `same` needs its partition: that a producer does not have it is an error for a required input. A window, and
 //!   the intervals within one, are what there is of them.
 
@@ -35,7 +36,7 @@ pub enum MappingError {
     #[error("the dimension `{0}` is time in one of the two assets and a list in the other")]
     Kind(String),
     /// `same` to a shorter unit, or `within` to a longer one.
-    #[error("`{mapping}` cannot lead from a {consumer} to a {producer}; {fix}", consumer = .consumer.name(), producer = .producer.name())]
+    #[error("`{mapping}` cannot lead from a {} to a {}; {fix}", .consumer.name(), .producer.name())]
     Unit {
         /// The mapping's name.
         mapping: &'static str,

@@ -1,7 +1,7 @@
 //! What is to run, and why: pure values and pure functions, without IO, clock or database.
 //!
-//! `manifest` reads what an operator wrote, `definition` checks what a component says, `validate` binds the two; `keyspace` and
-//! `mapping` know the partitions; `plan` decides what runs, by `recipe`.
+//! `manifest` reads what an operator wrote, `definition` checks what a component says, `validate` binds the two;
+//! `keyspace` and `mapping` know the partitions; `plan` decides what runs, by `recipe`.
 
 pub mod asset;
 pub mod calendar;

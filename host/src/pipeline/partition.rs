@@ -1,8 +1,8 @@
 //! Partitions: typed coordinates and their canonical text.
 //!
-//! The text is what identifies a partition in the database, so it is injective: two partitions that differ, even only in
-//! kind (`year:2012` and `static:2012`), have different texts, and each has one text only. Which partitions an asset has
-//! is [`super::keyspace`]'s business.
+//! The text is what identifies a partition in the database, so it is injective: two partitions that differ, even only
+//! in kind (`year:2012` and `static:2012`), have different texts, and each has one text only. Which partitions an
+//! asset has is [`super::keyspace`]'s business.
 
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
@@ -65,8 +65,8 @@ impl KeyKind {
     }
 }
 
-/// A partition in its canonical text: `none`, or coordinates such as `month=month:2012-01;region=static:eu` in the order
-/// of the asset's dimensions. Bytes that would be ambiguous are written as `%3B`. Cheap to copy.
+/// A partition in its canonical text: `none`, or coordinates such as `month=month:2012-01;region=static:eu` in the
+/// order of the asset's dimensions. Bytes that would be ambiguous are written as `%3B`. Cheap to copy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionKey(Arc<str>);
 
@@ -151,7 +151,8 @@ impl<'de> Deserialize<'de> for PartitionKey {
     }
 }
 
-/// `;` ends a coordinate and `%` begins an escape; control characters would break logs. Everything else stands for itself.
+/// `;` ends a coordinate and `%` begins an escape; control characters would break logs. Everything else stands for
+/// itself.
 fn is_reserved(byte: u8) -> bool {
     byte == b';' || byte == b'%' || byte.is_ascii_control()
 }

@@ -52,7 +52,8 @@ pub fn parse_duration_ms(text: &str) -> Option<u64> {
     (!text.is_empty()).then(|| u64::try_from(total).ok())?
 }
 
-/// The amount at the start of the text in base units, and what follows its unit. Absent when it is not a whole number of them.
+/// The amount at the start of the text in base units, and what follows its unit. Absent when it is not a whole number
+/// of them.
 fn leading_amount<'a>(text: &'a str, units: &[(&str, u128)]) -> Option<(u128, &'a str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, rest) = text.split_at(end);

@@ -1,8 +1,9 @@
 //! Which assets and partitions a person asked for, from the text of a command or a request.
 //!
-//! A partition is written as its key (`2012-01`), as a range of time (`2012-01..2012-06`, either end may be left out), or for
-//! several dimensions as `month=2012-01,region=eu`, where a dimension that is left out means all of its keys. The canonical text,
-//! as FlowStone prints it, is understood too. What does not exist is answered with what does.
+//! A partition is written as its key (`2012-01`), as a range of time (`2012-01..2012-06`, either end may be left
+//! out), or for several dimensions as `month=2012-01,region=eu`, where a dimension that is left out means all of its
+//! keys. The canonical text, as FlowStone prints it, is understood too. What does not exist is answered with what
+//! does.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -80,8 +81,9 @@ pub enum SelectionError {
 
 /// Resolves names of assets and texts of partitions. No names mean every asset; no texts mean every partition.
 ///
-/// With texts, a named asset that is partitioned must have one of them, and each text must be one of a selected asset's; among
-/// all assets, those are selected that have one. `spaces` holds each asset's partitions, in the order of `assets`.
+/// With texts, a named asset that is partitioned must have one of them, and each text must be one of a selected
+/// asset's; among all assets, those are selected that have one. `spaces` holds each asset's partitions, in the order
+/// of `assets`.
 pub fn resolve_selection(
     assets: &[BoundAsset],
     spaces: &[impl AsRef<KeySpace>],
@@ -218,8 +220,8 @@ pub fn parse_selection(asset: &str, text: &str, space: &KeySpace) -> Result<Inde
     Err(SelectionError::PartitionNotFound { asset: asset(), partition: partition(), known: known(text, space) })
 }
 
-/// The key for each axis in `name=key,name=key`; absent when the text is not of that form. A key may hold commas, as long as no
-/// dimension's name and `=` follow.
+/// The key for each axis in `name=key,name=key`; absent when the text is not of that form. A key may hold commas, as
+/// long as no dimension's name and `=` follow.
 fn named_coordinates<'t>(text: &'t str, axes: &[Axis]) -> Option<Vec<Option<&'t str>>> {
     let mut starts: Vec<(usize, usize, usize)> = Vec::new();
     for (number, axis) in axes.iter().enumerate() {

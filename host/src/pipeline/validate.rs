@@ -165,17 +165,7 @@ fn check_sections(described: &[Described<'_>], manifest: &Manifest, diagnostics:
 
 /// Inputs that lead nowhere or round in a circle, and mappings that do not fit.
 fn check_graph(described: &[Described<'_>], manifest: &Manifest, diagnostics: &mut Vec<Diagnostic>) -> Option<Graph> {
-    let definitions: Vec<AssetDefinition> = described
-        .iter()
-        .map(|described| {
-            let mut definition = described.definition.clone();
-            if !described.sound {
-                definition.inputs.clear();
-            }
-            definition
-        })
-        .collect();
-    let graph = match Graph::new(&definitions) {
+    let graph = match Graph::new(described.iter().map(|described| described.definition)) {
         Ok(graph) => Some(graph),
         Err(errors) => {
             diagnostics.extend(errors.into_iter().map(|error| graph_mistake(error, described, manifest)));

@@ -1,7 +1,8 @@
 //! The pipeline manifest, `flowstone.toml`: what an operator binds, grants and allows.
 //!
-//! Read as a whole: one answer names every mistake with its place and its fix, and every default is filled in here and
-//! nowhere else. Whether it fits what the components describe is [`super::validate`]'s business; no file is opened here.
+//! Read as a whole: one answer names every mistake with its place and its fix, and every default is filled in here
+//! and nowhere else. Whether it fits what the components describe is [`super::validate`]'s business; no file is
+//! opened here.
 
 mod asset;
 mod reader;

@@ -1,7 +1,7 @@
 //! Walks a TOML document and remembers where everything stands.
 //!
-//! Reading never stops at the first mistake: each reader records a diagnostic and returns nothing, and the caller goes on with a
-//! default, so that one answer names everything. What the keys mean is [`super`]'s business.
+//! Reading never stops at the first mistake: each reader records a diagnostic and returns nothing, and the caller
+//! goes on with a default, so that one answer names everything. What the keys mean is [`super`]'s business.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -84,7 +84,8 @@ impl<'a> Reader<'a> {
         self.refuse_at(Some(at), &entry.key, message, fix);
     }
 
-    /// "did you mean ...", for mistakes that will be shown: in a manifest full of them, looking for each would take minutes.
+    /// "did you mean ...", for mistakes that will be shown: in a manifest full of them, looking for each would take
+    /// minutes.
     pub fn suggestion<'c>(&self, name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
         if self.diagnostics.len() < DIAGNOSTICS_MAX { did_you_mean(name, candidates) } else { None }
     }

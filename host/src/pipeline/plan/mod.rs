@@ -1,9 +1,9 @@
 //! What runs, and why: a pure function of the pipeline, the request, and the newest materializations.
 //!
-//! First, from the selection back to its inputs, which partitions are concerned; then, inputs first, whether each is still
-//! what its recipe says. An input that will run makes its consumers jobs too; that it may come out the same, and then nothing more
-//! has to be done, is found at run time, and so is an earlier result of the same recipe. Assets and partitions are numbers here, because a hundred
-//! thousand of them must be planned while a person waits.
+//! First, from the selection back to its inputs, which partitions are concerned; then, inputs first, whether each is
+//! still what its recipe says. An input that will run makes its consumers jobs too; that it may come out the same,
+//! and then nothing more has to be done, is found at run time, and so is an earlier result of the same recipe. Assets
+//! and partitions are numbers here, because a hundred thousand of them must be planned while a person waits.
 
 mod planner;
 #[cfg(test)]

@@ -102,7 +102,8 @@ impl<'a> Planner<'a> {
         })
     }
 
-    /// From the selection back to its inputs: consumers before producers, so that each asset's set is whole when it is reached.
+    /// From the selection back to its inputs: consumers before producers, so that each asset's set is whole when it
+    /// is reached.
     pub(super) fn find_wanted(&mut self, graph: &Graph) -> Result<(), PlanError> {
         let (mut partitions, mut inputs) = (0, 0);
         for &asset in graph.topological_order().iter().rev() {
@@ -116,7 +117,8 @@ impl<'a> Planner<'a> {
             for edge in edges {
                 let (space, from) = (&self.request.spaces[asset], &self.request.spaces[edge.producer]);
                 for index in wanted.iter() {
-                    // A partition whose input does not exist yet is not made; its other inputs may be made all the same.
+                    // A partition whose input does not exist yet is not made; its other inputs may be made all the
+                    // same.
                     let needed = &mut self.wanted[edge.producer];
                     let visited = edge.projection.visit(space, index, from, |range| {
                         inputs += range.len();
@@ -194,7 +196,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Finds the versions of one input and appends them to the job's. Absent when a required one cannot be had, which is noted.
+    /// Finds the versions of one input and appends them to the job's. Absent when a required one cannot be had, which
+    /// is noted.
     fn find_input(
         &mut self,
         asset: usize,
@@ -204,52 +207,52 @@ impl<'a> Planner<'a> {
     ) -> Result<Option<Found<'a>>, PlanError> {
         let edge = &self.edges[asset][input];
         let (name, producer, optional) = (Arc::clone(&edge.name), edge.producer, edge.optional);
-        let (space, from) = (&self.request.spaces[asset], &self.request.spaces[producer]);
-        let mut ranges: Vec<Range<u32>> = Vec::new();
-        let exists = edge.projection.visit(space, index, from, |range| ranges.push(range)).is_ok();
-        self.inputs += ranges.iter().map(ExactSizeIterator::len).sum::<usize>();
-        if self.inputs > PLAN_INPUTS_MAX {
-            return Err(PlanError::TooLarge { what: "inputs", max: PLAN_INPUTS_MAX });
-        }
-        let mut found = Found::default();
-        let mut add = |from, position| planned.push(PlannedInput { name: Arc::clone(&name), position, optional, from });
-        if !exists {
-            if !optional {
-                self.note_not_yet(asset, index, producer, None);
-                return Ok(None);
+        let Some(versions) = self.versions(asset, index, input)? else {
+            // No version is there to be counted, and one was to be expected.
+            if optional {
+                planned.push(PlannedInput { name, position: 0, optional, from: InputSource::Absent });
+                return Ok(Some(Found { absent: 1, ..Found::default() }));
             }
-            found.absent = 1;
-            add(InputSource::Absent, 0);
-        }
-        let mut ready = true;
-        for (position, at) in ranges.into_iter().flatten().enumerate() {
-            let position = position as u32;
-            match self.version(producer, at) {
+            self.note_not_yet(asset, index, producer, None);
+            return Ok(None);
+        };
+        let (mut found, mut ready) = (Found::default(), true);
+        for (position, at) in (0..).zip(versions.into_iter().flatten()) {
+            let from = match self.version(producer, at) {
                 Some(State::Runs(job)) => {
                     found.runs = true;
-                    add(InputSource::Upstream(job), position);
+                    InputSource::Upstream(job)
                 }
                 Some(State::UpToDate(known)) => {
-                    let key = self.key(producer, at);
-                    add(InputSource::Pinned(known.materialization), position);
-                    found.pinned.push((key, known));
+                    found.pinned.push((self.key(producer, at), known));
+                    InputSource::Pinned(known.materialization)
                 }
                 Some(State::NotYet) | None if optional => {
                     found.absent += 1;
-                    add(InputSource::Absent, position);
+                    InputSource::Absent
                 }
-                Some(State::NotYet) => {
+                other => {
                     ready = false;
-                    self.note_not_yet(asset, index, producer, Some(at));
+                    self.note_missing(asset, index, producer, at, other.is_some());
+                    continue;
                 }
-                None => {
-                    ready = false;
-                    let missing = self.missing(asset, index, producer, Some(at));
-                    self.unmade.push(|| missing);
-                }
-            }
+            };
+            planned.push(PlannedInput { name: Arc::clone(&name), position, optional, from });
         }
         Ok(ready.then_some(found))
+    }
+
+    /// The producer's partitions that one input of a partition reads; absent when it leads to one that does not exist.
+    fn versions(&mut self, asset: usize, index: u32, input: usize) -> Result<Option<Vec<Range<u32>>>, PlanError> {
+        let edge = &self.edges[asset][input];
+        let (space, from) = (&self.request.spaces[asset], &self.request.spaces[edge.producer]);
+        let mut ranges: Vec<Range<u32>> = Vec::new();
+        let visited = edge.projection.visit(space, index, from, |range| ranges.push(range));
+        self.inputs += ranges.iter().map(ExactSizeIterator::len).sum::<usize>();
+        match self.inputs {
+            0..=PLAN_INPUTS_MAX => Ok(visited.is_ok().then_some(ranges)),
+            _ => Err(PlanError::TooLarge { what: "inputs", max: PLAN_INPUTS_MAX }),
+        }
     }
 
     /// What is decided about a version, or what exists of one that this plan does not decide about.
@@ -314,6 +317,15 @@ impl<'a> Planner<'a> {
             producer: producer_name,
             producer_partition: at.map(|at| self.key(producer, at)),
         }
+    }
+
+    /// A required version that cannot be had: because it is too early, or because nobody has made it.
+    fn note_missing(&mut self, asset: usize, index: u32, producer: usize, at: u32, too_early: bool) {
+        if too_early {
+            return self.note_not_yet(asset, index, producer, Some(at));
+        }
+        let missing = self.missing(asset, index, producer, Some(at));
+        self.unmade.push(|| missing);
     }
 
     /// Left out without a word when all partitions were asked for; an error when this one was.

@@ -28,8 +28,8 @@ pub(crate) fn bound(name: &str, inputs: &[&str]) -> BoundAsset {
     }
 }
 
-/// A pipeline and what has been made of it. Running a plan makes what the assets would make: by default, bytes that follow from
-/// the recipe.
+/// A pipeline and what has been made of it. Running a plan makes what the assets would make: by default, bytes that
+/// follow from the recipe.
 struct Story {
     assets: Vec<BoundAsset>,
     latest: Latest,
