@@ -4,6 +4,7 @@
 //! share one server and are linked once.
 
 mod database;
+pub mod pipeline;
 mod program;
 mod state;
 

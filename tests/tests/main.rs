@@ -1,5 +1,6 @@
 //! All integration tests, as one program: one link, one server.
 
 mod embedded;
+mod scenarios;
 mod store;
 mod support;
