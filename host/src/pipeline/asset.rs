@@ -68,7 +68,7 @@ pub struct Input {
 }
 
 /// Which partitions of an input one partition of the consumer reads. See `definitions.wit` for each rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mapping {
     /// The partition with the same keys.
@@ -89,7 +89,7 @@ pub enum Mapping {
 }
 
 /// One direction of partitioning.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dimension {
     /// Unique within the asset.
@@ -99,7 +99,7 @@ pub struct Dimension {
 }
 
 /// The keys along one dimension.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DimensionKeys {
     /// Intervals of time.
@@ -111,7 +111,7 @@ pub enum DimensionKeys {
 }
 
 /// Intervals of time, from a first key to a last one or to the present.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimeKeys {
     /// How long each is.
@@ -170,4 +170,19 @@ pub enum Capability {
     Clock,
     /// Real randomness. Reserved.
     Random,
+}
+
+impl Capability {
+    /// Its name in the contract and in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Http => "http",
+            Self::KeyValue => "key-value",
+            Self::Sql => "sql",
+            Self::Secret => "secret",
+            Self::Clock => "clock",
+            Self::Random => "random",
+        }
+    }
 }

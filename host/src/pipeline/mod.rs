@@ -1,5 +1,16 @@
 //! What is to run, and why: pure values and pure functions, without IO, clock or database.
+//!
+//! `manifest` reads what an operator wrote, `definition` checks what a component says, `validate` binds the two; `keyspace` and
+//! `mapping` know the partitions; `plan` decides what runs, by `recipe`.
 
 pub mod asset;
+pub mod calendar;
+pub mod definition;
+pub mod diagnostic;
+pub mod graph;
+pub mod keyspace;
+pub mod mapping;
 pub mod partition;
 pub mod policy;
+pub mod quantity;
+pub mod recipe;
