@@ -175,3 +175,28 @@ pub const PLAN_PARTITIONS_MAX: usize = 2_000_000;
 pub const PLAN_INPUTS_MAX: usize = 10_000_000;
 /// Names that a message lists before it says how many more there are.
 pub const NAMES_SHOWN_MAX: usize = 10;
+
+// ---- cli ----
+
+/// Runs that `flowstone runs` lists when nothing else is asked for: a screen.
+pub const RUNS_LISTED_DEFAULT: u16 = 20;
+/// Causes that one list shows before it says how many more there are: past a screen nobody reads on.
+pub const CAUSES_SHOWN_MAX: usize = 20;
+/// Steps to which a tree of lineage is unfolded: each indents its line further, and a chain would fill a disk with blanks.
+pub const TREE_DEPTH_MAX: usize = 64;
+/// Jobs that `flowstone plan` lists one by one without being asked to: a screen.
+pub const PLAN_JOBS_SHOWN_MAX: usize = 30;
+/// Runs with more jobs tell of their progress once a second instead of job by job, where there is no terminal.
+pub const JOB_LINES_MAX: usize = 200;
+/// Failures and retries that a run tells of one by one; further ones are counted.
+pub const TROUBLE_LINES_MAX: usize = 100;
+/// How often a run is looked up to see whether it is over: what its own worker tells is only for display.
+pub const RUN_POLL: Duration = Duration::from_millis(200);
+/// How often a run without a terminal tells how far it is.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the connections may take to close when a command ends.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// Progress bars at a time: a small terminal has 24 lines, and the last bar stands for all further assets.
+pub const ASSET_BARS_MAX: usize = 16;
+/// How often progress is drawn while nothing happens: rates and the time left go on changing.
+pub const PROGRESS_TICK: Duration = Duration::from_millis(250);
