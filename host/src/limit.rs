@@ -157,6 +157,8 @@ pub const MANIFEST_BYTES_MAX: usize = 16 << 20;
 pub const DIAGNOSTICS_MAX: usize = 100;
 /// Components that one pipeline binds: each is compiled and described at deploy.
 pub const COMPONENTS_PER_PIPELINE_MAX: usize = 256;
+/// Resources that one manifest declares.
+pub const RESOURCES_PER_PIPELINE_MAX: usize = 1_024;
 /// Bytes of an asset's configuration as JSON: it is stored with every version and copied into every attempt.
 pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 /// Globs of one grant: each is tried on each file.

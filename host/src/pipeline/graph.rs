@@ -8,6 +8,7 @@ use super::{
     asset::{AssetDefinition, Mapping},
     diagnostic::{did_you_mean, shown},
 };
+use crate::limit::DIAGNOSTICS_MAX;
 
 /// Assets and what each reads.
 #[derive(Clone, Debug)]
@@ -74,7 +75,9 @@ impl Graph {
             let mut edges = Vec::with_capacity(definition.inputs.len());
             for input in &definition.inputs {
                 let Some(&asset) = index.get(&input.asset) else {
-                    errors.push(unknown(&definition.name, &input.name, &input.asset, &names));
+                    // Suggestions are made only for mistakes that will be shown: a hostile component may make thousands.
+                    let candidates = if errors.len() < DIAGNOSTICS_MAX { &names[..] } else { &[] };
+                    errors.push(unknown(&definition.name, &input.name, &input.asset, candidates));
                     continue;
                 };
                 outputs[asset].push(consumer);

@@ -404,13 +404,13 @@ pub(super) mod tests {
         let space = KeySpace::new(&dimensions, at("2024-01-01T00:00:00Z")).unwrap();
         let ranges = |ranges: [Range<u32>; 3]| {
             let mut visited = Vec::new();
-            space.visit_product(&ranges, &mut |range| visited.push(range));
+            space.visit_product(&ranges, &mut |range| visited.push((range.start, range.end)));
             visited
         };
-        assert_eq!(ranges([0..3, 0..2, 0..2]), [0..12]);
-        assert_eq!(ranges([1..3, 0..2, 0..2]), [4..12]);
-        assert_eq!(ranges([0..2, 1..2, 0..2]), [2..4, 6..8]);
-        assert_eq!(ranges([1..2, 0..2, 1..2]), [5..6, 7..8]);
+        assert_eq!(ranges([0..3, 0..2, 0..2]), [(0, 12)]);
+        assert_eq!(ranges([1..3, 0..2, 0..2]), [(4, 12)]);
+        assert_eq!(ranges([0..2, 1..2, 0..2]), [(2, 4), (6, 8)]);
+        assert_eq!(ranges([1..2, 0..2, 1..2]), [(5, 6), (7, 8)]);
         assert_eq!(ranges([0..3, 1..1, 0..2]), []);
     }
 

@@ -1,0 +1,246 @@
+//! The pipeline manifest, `flowstone.toml`: what an operator binds, grants and allows.
+//!
+//! Read as a whole: one answer names every mistake with its place and its fix, and every default is filled in here and
+//! nowhere else. Whether it fits what the components describe is [`super::validate`]'s business; no file is opened here.
+
+mod asset;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use toml_edit::Document;
+
+use self::reader::{Entry, Reader, Section};
+use super::{
+    definition::name_mistake,
+    diagnostic::{Diagnostic, Place, bounded, shown},
+    policy::{Access, DirectoryGrant, Limits, RetryPolicy},
+};
+use crate::limit::{
+    ASSETS_PER_PIPELINE_MAX, COMPONENTS_PER_PIPELINE_MAX, MANIFEST_BYTES_MAX, RESOURCES_PER_PIPELINE_MAX,
+};
+
+/// A manifest that makes sense on its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// As the user named it, for messages.
+    pub file: String,
+    /// The pipeline's name.
+    pub name: String,
+    /// At least one, in the order in which they stand.
+    pub components: Vec<ComponentSource>,
+    /// By name.
+    pub resources: BTreeMap<String, Resource>,
+    /// By the asset's name. An asset without a section gets [`AssetSettings::default`].
+    pub assets: BTreeMap<String, AssetSettings>,
+    /// Where each component, resource, asset and grant stands.
+    places: BTreeMap<String, Place>,
+}
+
+/// A component that the pipeline binds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComponentSource {
+    /// Relative to the manifest's folder.
+    pub path: String,
+}
+
+/// Something outside the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Resource {
+    /// A folder of files.
+    Directory {
+        /// Relative to the manifest's folder.
+        path: String,
+        /// The most that any grant of it may allow.
+        access: Access,
+    },
+}
+
+/// What the manifest decides about one asset, resolved.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct AssetSettings {
+    /// Sorted by resource.
+    pub grants: Vec<DirectoryGrant>,
+    /// A JSON object.
+    pub config: serde_json::Map<String, serde_json::Value>,
+    /// Bounds of an attempt.
+    pub limits: Limits,
+    /// When a job is tried again.
+    pub retry: RetryPolicy,
+    /// How long an effectful asset's result is as good as a new one, in milliseconds.
+    pub fresh_for_ms: Option<u64>,
+}
+
+impl Manifest {
+    /// Where a key stands, for example `assets.raw.grants.station`.
+    pub fn place(&self, key: &str) -> Option<Place> {
+        self.places.get(key).copied()
+    }
+}
+
+/// Reads a manifest. `file` is its name in messages.
+pub fn parse_manifest(file: &str, text: &str) -> Result<Manifest, Vec<Diagnostic>> {
+    let mut reader = Reader::new(file, text);
+    if text.len() > MANIFEST_BYTES_MAX {
+        let message = format!("{} bytes are more than the {MANIFEST_BYTES_MAX} that a manifest may have", text.len());
+        reader.refuse_at(None, "", message, None);
+        return Err(reader.diagnostics);
+    }
+    let document = match Document::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            let message = error.message().lines().collect::<Vec<_>>().join("; ");
+            // The parser's span of a key that repeats is the key; other spans hold whatever could not be read.
+            let quoted = error.span().and_then(|span| text.get(span)).filter(|_| message == "duplicate key");
+            let at = error.span().map(|span| span.start);
+            reader.refuse_at(at, &shown(quoted.unwrap_or("")), shown_message(&message), None);
+            return Err(reader.diagnostics);
+        }
+    };
+    let manifest = read(&mut reader, &document);
+    let Reader { mut diagnostics, places, .. } = reader;
+    if diagnostics.is_empty() {
+        return Ok(Manifest { file: file.to_owned(), places, ..manifest });
+    }
+    diagnostics.sort_by_key(|diagnostic| diagnostic.place);
+    Err(bounded(diagnostics))
+}
+
+/// The parser's words quote the file, which may hold anything.
+fn shown_message(message: &str) -> String {
+    message.chars().take(200).flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect()
+}
+
+fn read<'a>(reader: &mut Reader<'a>, document: &'a Document<&'a str>) -> Manifest {
+    let root = reader.root(document.as_item(), &["pipeline", "components", "resources", "assets"]);
+    let root = root.expect("a document is a table");
+    let resources = read_resources(reader, &root);
+    let assets = read_assets(reader, &root, &resources);
+    Manifest {
+        file: String::new(),
+        name: read_name(reader, &root),
+        components: read_components(reader, &root),
+        resources,
+        assets,
+        places: BTreeMap::new(),
+    }
+}
+
+fn read_name<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> String {
+    let pipeline = reader.required(root, "pipeline", "add [pipeline] with name = \"...\"").cloned();
+    let section = pipeline.and_then(|entry| reader.section(&entry, &["name"]));
+    let Some(section) = section else { return String::new() };
+    let Some(entry) = reader.required(&section, "name", "add name = \"...\"") else { return String::new() };
+    let Some(name) = reader.string(entry) else { return String::new() };
+    if let Some(mistake) = name_mistake("a pipeline", name) {
+        reader.refuse(entry, mistake, "");
+    }
+    name.to_owned()
+}
+
+fn read_components<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Vec<ComponentSource> {
+    let fix = "add [[components]] with path = \"...\" for each component";
+    let Some(entry) = reader.required(root, "components", fix).cloned() else { return Vec::new() };
+    let sections = reader.sections(&entry, &["path"]);
+    if sections.len() > COMPONENTS_PER_PIPELINE_MAX {
+        let message =
+            format!("{} components are more than the {COMPONENTS_PER_PIPELINE_MAX} of a pipeline", sections.len());
+        reader.refuse(&entry, message, "");
+        return Vec::new();
+    }
+    if sections.is_empty() && entry_is_list(&entry, reader) {
+        reader.refuse(&entry, "a pipeline needs at least one component", fix);
+    }
+    let (mut components, mut seen) = (Vec::new(), BTreeSet::new());
+    for section in &sections {
+        reader.remember(&section.this);
+        let Some(entry) = reader.required(section, "path", "add path = \"...\"") else { continue };
+        let Some(path) = read_path(reader, entry) else { continue };
+        if !seen.insert(path.clone()) {
+            reader.refuse(entry, format!("\"{}\" is listed twice", shown(&path)), "remove one of the two");
+        }
+        components.push(ComponentSource { path });
+    }
+    components
+}
+
+/// Whether the mistake of an entry is its emptiness and not its type, which has been named.
+fn entry_is_list(entry: &Entry<'_>, reader: &Reader<'_>) -> bool {
+    !reader.diagnostics.iter().any(|diagnostic| diagnostic.key.starts_with(&entry.key))
+}
+
+fn read_path<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Option<String> {
+    let path = reader.string(entry)?;
+    if path.is_empty() || path.contains('\0') {
+        reader.refuse(entry, format!("\"{}\" is not a path", shown(path)), "write the path, relative to the manifest");
+        return None;
+    }
+    Some(path.to_owned())
+}
+
+/// The kinds of resources; one is known to this version.
+const RESOURCE_KINDS: [(&str, bool); 5] =
+    [("directory", true), ("http", false), ("key-value", false), ("sql", false), ("secret", false)];
+
+fn read_resources<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> BTreeMap<String, Resource> {
+    let mut resources = BTreeMap::new();
+    let Some(table) = root.get("resources").and_then(|entry| reader.table(entry)) else { return resources };
+    if table.entries.len() > RESOURCES_PER_PIPELINE_MAX {
+        let count = table.entries.len();
+        let message = format!("{count} resources are more than the {RESOURCES_PER_PIPELINE_MAX} of a pipeline");
+        reader.refuse(&table.this, message, "");
+    }
+    for (name, entry) in table.entries.iter().take(RESOURCES_PER_PIPELINE_MAX) {
+        reader.remember(entry);
+        if let Some(mistake) = name_mistake("a resource", name) {
+            reader.refuse(entry, mistake, "");
+        }
+        if let Some(resource) = read_resource(reader, entry) {
+            resources.insert(name.clone(), resource);
+        }
+    }
+    resources
+}
+
+fn read_resource<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Option<Resource> {
+    let section = reader.section(entry, &["kind", "path", "access"])?;
+    let kind = reader.required(&section, "kind", "add kind = \"directory\"");
+    let known = kind.and_then(|kind| reader.word(kind, &RESOURCE_KINDS));
+    if let (Some(kind), Some(false)) = (kind, known) {
+        reader.refuse(kind, "this kind of resource is not supported yet", "only \"directory\" is");
+    }
+    let path = reader.required(&section, "path", "add path = \"...\"");
+    let path = path.and_then(|path| read_path(reader, path));
+    let access = section.get("access").map_or(Some(Access::Read), |access| reader.word(access, &asset::ACCESS));
+    // A resource that is half understood still counts as declared: its grants are not mistakes on top.
+    Some(Resource::Directory { path: path.unwrap_or_default(), access: access.unwrap_or(Access::ReadWrite) })
+}
+
+fn read_assets<'a>(
+    reader: &mut Reader<'a>,
+    root: &Section<'a>,
+    resources: &BTreeMap<String, Resource>,
+) -> BTreeMap<String, AssetSettings> {
+    let mut assets = BTreeMap::new();
+    let Some(table) = root.get("assets").and_then(|entry| reader.table(entry)) else { return assets };
+    if table.entries.len() > ASSETS_PER_PIPELINE_MAX {
+        let message =
+            format!("{} assets are more than the {ASSETS_PER_PIPELINE_MAX} of a pipeline", table.entries.len());
+        reader.refuse(&table.this, message, "");
+        return assets;
+    }
+    for (name, entry) in &table.entries {
+        reader.remember(entry);
+        if let Some(mistake) = name_mistake("an asset", name) {
+            reader.refuse(entry, mistake, "");
+        }
+        if let Some(settings) = asset::read_asset(reader, entry, resources) {
+            assets.insert(name.clone(), settings);
+        }
+    }
+    assets
+}
