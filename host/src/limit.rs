@@ -202,3 +202,98 @@ pub const CLOSE_GRACE: Duration = Duration::from_secs(2);
 pub const ASSET_BARS_MAX: usize = 16;
 /// How often progress is drawn while nothing happens: rates and the time left go on changing.
 pub const PROGRESS_TICK: Duration = Duration::from_millis(250);
+// ---- capability ----
+
+/// Bytes that one call into the host moves: large enough that the copy, not the call, takes the time.
+pub const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// Readers that an attempt has open at once; each may hold a file descriptor.
+pub const READERS_OPEN_MAX: usize = 256;
+/// Denials kept of one attempt: enough to see what it wanted, and a loop of them fits a row.
+pub const DENIALS_MAX: usize = 64;
+/// Bytes kept of a name or path that a guest asked for and was denied.
+pub const DENIED_NAME_BYTES_MAX: usize = 256;
+/// Bytes of one line of log; the rest of it is cut off.
+pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
+/// What a line of log costs beside its text, so that empty lines end too.
+pub const LOG_LINE_OVERHEAD_BYTES: u64 = 32;
+/// Bytes that a guest may write to its standard output or error in one call.
+pub const STREAM_WRITE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a path within a granted directory.
+pub const PATH_BYTES_MAX: usize = 1_024;
+/// Folders within folders of a granted directory that are looked into.
+pub const DIRECTORY_DEPTH_MAX: usize = 32;
+/// Files and folders looked at below one granted directory: a listing of more would hold a guest thread for seconds.
+pub const DIRECTORY_ENTRIES_MAX: usize = 100_000;
+/// Entries that one call lists.
+pub const ENTRIES_PER_CALL_MAX: usize = 1_000;
+/// Directories that an attempt has open at once, over all its resources.
+pub const DIRECTORIES_OPEN_MAX: usize = 256;
+/// Files that one attempt may stage, over all its directories; each may hold a descriptor and a buffer.
+pub const STAGED_FILES_MAX: usize = 256;
+/// A file that changed this recently may change again within the same tick of its clock: its digest is not remembered.
+pub const FINGERPRINT_SETTLE: Duration = Duration::from_secs(2);
+/// Files whose digests are remembered.
+pub const FINGERPRINTS_KEPT_MAX: usize = 100_000;
+/// How far the logical monotonic clock advances each time it is read, in nanoseconds.
+pub const CLOCK_STEP_NANOS: u64 = 1_000;
+/// Bytes of randomness that one call returns.
+pub const RANDOM_BYTES_MAX: u64 = 1 << 20;
+
+// ---- engine ----
+
+/// Bytes of an uploaded component: a Python asset is 18 MB, of which 12 are its memory.
+pub const COMPONENT_BYTES_MAX: usize = 128 << 20;
+/// Imports, exports and problems that an inspection reports of one component.
+pub const INSPECTION_ITEMS_MAX: usize = 1_000;
+/// Elements of one table: a Python asset needs more than 5,000.
+pub const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Core instances of one attempt: a Python asset has 38.
+pub const CORE_INSTANCES_MAX: usize = 128;
+/// Tables of one attempt, over all its instances.
+pub const TABLES_MAX: usize = 32;
+/// Linear memories of one attempt, over all its instances.
+pub const MEMORIES_MAX: usize = 8;
+/// Tables, and memories, that one core module may define. No toolchain makes more than one.
+pub const PER_MODULE_MAX: u32 = 2;
+/// Metadata that wasmtime keeps for one instance.
+pub const INSTANCE_BYTES_MAX: usize = 4 << 20;
+/// What a pooled memory, and a pooled table, keeps resident for its next user instead of giving it back.
+pub const MEMORY_KEPT_BYTES: usize = 2 << 20;
+/// See [`MEMORY_KEPT_BYTES`].
+pub const TABLE_KEPT_BYTES: usize = 512 << 10;
+/// Stack of a guest's own code.
+pub const WASM_STACK_BYTES: usize = 512 << 10;
+/// Stack of a guest and the host functions it calls.
+pub const FIBER_STACK_BYTES: usize = 2 << 20;
+/// Fuel between two looks at the deadline: a few milliseconds of guest code, hundreds of times what a look costs.
+pub const FUEL_YIELD_INTERVAL: u64 = 10_000_000;
+/// Bytes that one call moves across the sandbox, and that one result of a guest may have.
+pub const HOSTCALL_BYTES_MAX: usize = 16 << 20;
+/// Handles that a guest holds at once.
+pub const HANDLES_MAX: usize = 10_000;
+/// Things that the host keeps for a guest's handles of the WASI baseline.
+pub const HOST_RESOURCES_MAX: usize = 10_000;
+/// Fuel of instantiation: start functions are guest code, and interpreters initialise in them.
+pub const INSTANTIATE_FUEL: u64 = 2_000_000_000;
+/// Wall clock of instantiation.
+pub const INSTANTIATE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Fuel of `describe`.
+pub const DESCRIBE_FUEL: u64 = 2_000_000_000;
+/// Memory of `describe`: what an asset gets by default.
+pub const DESCRIBE_MEMORY_BYTES: u64 = MEMORY_BYTES_DEFAULT;
+/// Wall clock of `describe`, instantiation included.
+pub const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Log kept of `describe`: it is shown when it fails.
+pub const DESCRIBE_LOG_BYTES: u64 = 4 * KIB;
+/// Components kept ready in memory.
+pub const COMPONENTS_READY_MAX: usize = 256;
+/// Compilations at once: each may take [`COMPILE_MEMORY_BYTES_MAX`].
+pub const COMPILES_AT_ONCE_MAX: usize = 2;
+/// Address space of one compilation: 18 MB of Python take about one gigabyte.
+pub const COMPILE_MEMORY_BYTES_MAX: u64 = 6 * GIB;
+/// Processor time of one compilation, over all its threads: 18 MB of Python take 16 seconds.
+pub const COMPILE_CPU_SECONDS_MAX: u64 = 300;
+/// Wall clock of one compilation.
+pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Bytes of machine code that one component may become: 18 MB of Python become 40.
+pub const COMPILED_BYTES_MAX: u64 = GIB;

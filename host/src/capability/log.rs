@@ -1,0 +1,298 @@
+//! `flowstone:asset/log`, and the guest's standard output and error: what the asset says. Always there.
+//!
+//! Lines are kept in memory up to the asset's log limit and stored with the attempt; after the first that does not
+//! fit, all are counted and dropped. What is kept cannot steer a terminal.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use wasmtime_wasi::{
+    async_trait,
+    p2::{OutputStream, Pollable, StreamError, StreamResult},
+};
+
+use super::text::{neutralise, truncate};
+use crate::{
+    bindings::flowstone::asset::{log, types},
+    limit::{
+        FIELD_NAME_BYTES_MAX, FIELD_VALUE_BYTES_MAX, FIELDS_MAX, LOG_LINE_BYTES_MAX, LOG_LINE_OVERHEAD_BYTES,
+        STREAM_WRITE_BYTES_MAX,
+    },
+    pipeline::asset::Field,
+};
+
+/// What an attempt said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Lines {
+    /// The first ones, in order.
+    pub lines: Vec<Line>,
+    /// How many came after the limit was reached.
+    pub dropped: u64,
+}
+
+/// One line, harmless to print.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Line {
+    /// How important it is.
+    pub level: Level,
+    /// Without line feeds.
+    pub message: String,
+    /// Named values; `stream` is `stdout` or `stderr` for what was printed.
+    pub fields: Vec<Field>,
+}
+
+/// How important a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Every step.
+    Trace,
+    /// For whoever mends the asset.
+    Debug,
+    /// What happened.
+    Info,
+    /// What may be wrong.
+    Warn,
+    /// What is wrong.
+    Error,
+}
+
+impl Level {
+    /// The word of the WIT package.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// The log of one attempt; clones write to the same.
+#[derive(Clone, Debug)]
+pub struct Log(Arc<Mutex<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    lines: Lines,
+    bytes_left: u64,
+}
+
+impl Log {
+    /// An empty log that keeps about this many bytes.
+    pub fn new(bytes_max: u64) -> Self {
+        Self(Arc::new(Mutex::new(Kept { lines: Lines::default(), bytes_left: bytes_max })))
+    }
+
+    /// What was said so far.
+    pub fn take(&self) -> Lines {
+        std::mem::take(&mut self.kept().lines)
+    }
+
+    /// A stream of the guest whose lines go to this log.
+    pub fn stream(&self, level: Level, name: &'static str) -> LogStream {
+        LogStream { log: self.clone(), level, name, partial: Vec::new() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // A panic between two pushes leaves a log that is shorter, not wrong.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn is_full(&self) -> bool {
+        self.lines.dropped > 0
+    }
+
+    /// Keeps one line, or counts it.
+    fn push(&mut self, level: Level, message: &str, fields: Vec<Field>) {
+        let message = neutralise(truncate(message, LOG_LINE_BYTES_MAX));
+        let text = message.len() + fields.iter().map(|field| field.name.len() + field.value.len()).sum::<usize>();
+        let bytes = text as u64 + LOG_LINE_OVERHEAD_BYTES;
+        if self.is_full() || bytes > self.bytes_left {
+            self.lines.dropped += 1;
+            return;
+        }
+        self.bytes_left -= bytes;
+        self.lines.lines.push(Line { level, message, fields });
+    }
+}
+
+impl log::Host for Log {
+    fn write(&mut self, level: log::Level, message: String, fields: Vec<types::Field>) -> wasmtime::Result<()> {
+        let mut kept = self.kept();
+        if kept.is_full() {
+            kept.lines.dropped += 1;
+            return Ok(());
+        }
+        // Fields belong to the write: its first line has them.
+        let mut fields = fields.iter().take(FIELDS_MAX).map(neutral_field).collect();
+        for line in message.split('\n') {
+            kept.push(level.into(), line, std::mem::take(&mut fields));
+            if kept.is_full() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn neutral_field(field: &types::Field) -> Field {
+    Field {
+        name: neutralise(truncate(&field.name, FIELD_NAME_BYTES_MAX)),
+        value: neutralise(truncate(&field.value, FIELD_VALUE_BYTES_MAX)),
+    }
+}
+
+impl From<log::Level> for Level {
+    fn from(level: log::Level) -> Self {
+        match level {
+            log::Level::Trace => Self::Trace,
+            log::Level::Debug => Self::Debug,
+            log::Level::Info => Self::Info,
+            log::Level::Warn => Self::Warn,
+            log::Level::Error => Self::Error,
+        }
+    }
+}
+
+/// Standard output or error of a guest: each line of it becomes a line of the log. Never full, never slow.
+pub struct LogStream {
+    log: Log,
+    level: Level,
+    name: &'static str,
+    /// What came after the last line feed, at most one line long.
+    partial: Vec<u8>,
+}
+
+impl LogStream {
+    fn push_line(&mut self) {
+        let bytes = std::mem::take(&mut self.partial);
+        let field = Field { name: "stream".into(), value: self.name.into() };
+        self.log.kept().push(self.level, &String::from_utf8_lossy(&bytes), vec![field]);
+    }
+}
+
+impl OutputStream for LogStream {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > STREAM_WRITE_BYTES_MAX {
+            return Err(StreamError::trap("more bytes written than were permitted"));
+        }
+        let mut pieces = bytes.split(|byte| *byte == b'\n').peekable();
+        while let Some(piece) = pieces.next() {
+            let room = LOG_LINE_BYTES_MAX - self.partial.len();
+            self.partial.extend_from_slice(&piece[..piece.len().min(room)]);
+            if pieces.peek().is_some() {
+                self.push_line();
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(STREAM_WRITE_BYTES_MAX)
+    }
+}
+
+#[async_trait]
+impl Pollable for LogStream {
+    async fn ready(&mut self) {}
+}
+
+impl Drop for LogStream {
+    /// What a guest printed last need not end in a line feed.
+    fn drop(&mut self) {
+        if !self.partial.is_empty() {
+            self.push_line();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use log::Host as _;
+
+    use super::*;
+
+    fn messages(lines: &Lines) -> Vec<&str> {
+        lines.lines.iter().map(|line| line.message.as_str()).collect()
+    }
+
+    #[test]
+    fn lines_are_kept_in_order_with_level_and_fields() {
+        let mut log = Log::new(1_000);
+        let fields = vec![types::Field { name: "rows".into(), value: "3\x1b".into() }];
+        log.write(log::Level::Warn, "first\nsecond".into(), fields).unwrap();
+        let lines = log.take();
+        assert_eq!(messages(&lines), ["first", "second"]);
+        assert_eq!(lines.lines[0].level, Level::Warn);
+        assert_eq!(lines.lines[0].fields, [Field { name: "rows".into(), value: "3␛".into() }]);
+        assert!(lines.lines[1].fields.is_empty());
+    }
+
+    #[test]
+    fn a_terminal_cannot_be_steered() {
+        let mut log = Log::new(1_000);
+        log.write(log::Level::Info, "\x1b]0;owned\x07\r\u{202e}".into(), vec![]).unwrap();
+        assert_eq!(messages(&log.take()), ["␛]0;owned␇␍\u{fffd}"]);
+    }
+
+    #[test]
+    fn past_the_limit_lines_are_counted_and_dropped() {
+        let mut log = Log::new(3 * (LOG_LINE_OVERHEAD_BYTES + 4));
+        for _ in 0..10 {
+            log.write(log::Level::Info, "1234".into(), vec![]).unwrap();
+        }
+        log.write(log::Level::Info, String::new(), vec![]).unwrap();
+        let lines = log.take();
+        assert_eq!((lines.lines.len(), lines.dropped), (3, 8));
+    }
+
+    #[test]
+    fn empty_lines_fill_a_log_too() {
+        let mut log = Log::new(10 * LOG_LINE_OVERHEAD_BYTES);
+        log.write(log::Level::Info, "\n".repeat(1_000_000), vec![]).unwrap();
+        let lines = log.take();
+        assert_eq!((lines.lines.len(), lines.dropped), (10, 1));
+    }
+
+    #[test]
+    fn long_lines_are_cut() {
+        let mut log = Log::new(u64::MAX);
+        log.write(log::Level::Info, "é".repeat(LOG_LINE_BYTES_MAX), vec![]).unwrap();
+        assert_eq!(log.take().lines[0].message.len(), LOG_LINE_BYTES_MAX);
+    }
+
+    #[test]
+    fn printed_bytes_become_lines_whatever_the_pieces() {
+        let log = Log::new(100_000);
+        let mut stream = log.stream(Level::Error, "stderr");
+        for piece in ["one\ntw", "o\n", "\nthr", "ee"] {
+            stream.write(Bytes::from_static(piece.as_bytes())).unwrap();
+        }
+        stream.write(Bytes::from_static(b"\xff")).unwrap();
+        drop(stream);
+        let lines = log.take();
+        assert_eq!(messages(&lines), ["one", "two", "", "three\u{fffd}"]);
+        assert_eq!(lines.lines[0].level, Level::Error);
+        assert_eq!(lines.lines[0].fields, [Field { name: "stream".into(), value: "stderr".into() }]);
+    }
+
+    #[test]
+    fn a_line_without_end_takes_bounded_memory() {
+        let log = Log::new(1_000_000);
+        let mut stream = log.stream(Level::Info, "stdout");
+        for _ in 0..1_000 {
+            stream.write(Bytes::from(vec![b'x'; STREAM_WRITE_BYTES_MAX])).unwrap();
+        }
+        assert!(stream.partial.capacity() <= 2 * LOG_LINE_BYTES_MAX);
+        assert!(stream.write(Bytes::from(vec![b'x'; STREAM_WRITE_BYTES_MAX + 1])).is_err());
+    }
+}

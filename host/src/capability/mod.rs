@@ -1,0 +1,25 @@
+//! What a guest can call: one file for each interface, in the same order: purpose, configuration, per-attempt view,
+//! host functions, tests.
+//!
+//! A capability knows what it was granted and nothing else: no configuration, no credentials, no database. It records
+//! what happened (reads, denials, staged changes) and the runner's commit acts on it. Which of them a guest gets is
+//! decided in [`crate::engine`].
+
+pub mod clock;
+pub mod context;
+pub mod field;
+pub mod files;
+pub mod inputs;
+pub mod log;
+pub mod output;
+pub mod process;
+pub mod random;
+pub mod text;
+
+mod denial;
+mod interrupt;
+mod refusal;
+
+pub use denial::{Denial, Denials};
+pub use interrupt::Interrupt;
+pub use refusal::{Abort, Refusal};

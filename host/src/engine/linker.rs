@@ -1,0 +1,130 @@
+//! What a guest's imports are connected to: one linker for each set of granted capabilities.
+//!
+//! Always there: our inert interfaces and the WASI 0.2 baseline with nothing behind it. A capability that was not
+//! granted has no implementation in the linker: where a component imports it all the same, for another of its assets,
+//! it finds an interface that grants nothing and whose first call ends the attempt.
+
+use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
+use wasmtime_wasi::{
+    filesystem::{WasiFilesystem, WasiFilesystemCtxView},
+    p2::bindings::{cli, clocks, filesystem, random, sockets},
+    sockets::{WasiSockets, WasiSocketsCtxView},
+};
+use wasmtime_wasi_io::bindings::wasi::io;
+
+use super::sandbox::State;
+use crate::{
+    bindings::flowstone::asset::{context, files, inputs, log, output},
+    capability::{
+        clock::ClockView,
+        context::Context,
+        files::{Files, Ungranted},
+        inputs::Inputs,
+        log::Log,
+        output::Output,
+        process::ProcessView,
+        random::Random,
+    },
+};
+
+/// Which capabilities an attempt was granted: what decides which linker it gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// At least one directory.
+    pub files: bool,
+}
+
+impl Granted {
+    /// Every set there is.
+    pub const ALL: [Self; 2] = [Self { files: false }, Self { files: true }];
+
+    /// Its place in [`Self::ALL`].
+    pub fn index(self) -> usize {
+        usize::from(self.files)
+    }
+}
+
+/// The linker for one set of granted capabilities.
+pub fn linker(engine: &wasmtime::Engine, granted: Granted) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    let l = &mut linker;
+    add_wasi(l)?;
+    context::add_to_linker::<_, HasSelf<Context>>(l, |state| &mut state.context)?;
+    inputs::add_to_linker::<_, HasSelf<Inputs>>(l, |state| &mut state.inputs)?;
+    output::add_to_linker::<_, HasSelf<Output>>(l, |state| &mut state.output)?;
+    log::add_to_linker::<_, HasSelf<Log>>(l, |state| &mut state.log)?;
+    crate::bindings::flowstone::asset::types::add_to_linker::<_, HasSelf<Output>>(l, |state| &mut state.output)?;
+    if granted.files {
+        files::add_to_linker::<_, HasSelf<Files>>(l, |state| &mut state.files)?;
+    } else {
+        files::add_to_linker::<_, HasSelf<Ungranted>>(l, |state| &mut state.ungranted)?;
+    }
+    Ok(linker)
+}
+
+struct Tables;
+impl HasData for Tables {
+    type Data<'a> = &'a mut ResourceTable;
+}
+
+struct Clocks;
+impl HasData for Clocks {
+    type Data<'a> = ClockView<'a>;
+}
+
+struct Process;
+impl HasData for Process {
+    type Data<'a> = ProcessView<'a>;
+}
+
+fn clocks(state: &mut State) -> ClockView<'_> {
+    ClockView { clock: &mut state.clock, table: &mut state.table }
+}
+
+fn process(state: &mut State) -> ProcessView<'_> {
+    ProcessView { log: &state.log, table: &mut state.table }
+}
+
+fn no_directories(state: &mut State) -> WasiFilesystemCtxView<'_> {
+    WasiFilesystemCtxView { ctx: &mut state.no_directories, table: &mut state.table }
+}
+
+fn no_sockets(state: &mut State) -> WasiSocketsCtxView<'_> {
+    WasiSocketsCtxView { ctx: &mut state.no_sockets, table: &mut state.table }
+}
+
+fn add_wasi(l: &mut Linker<State>) -> wasmtime::Result<()> {
+    io::error::add_to_linker::<_, Tables>(l, |state| &mut state.table)?;
+    io::poll::add_to_linker::<_, Tables>(l, |state| &mut state.table)?;
+    io::streams::add_to_linker::<_, Tables>(l, |state| &mut state.table)?;
+
+    clocks::wall_clock::add_to_linker::<_, Clocks>(l, clocks)?;
+    clocks::monotonic_clock::add_to_linker::<_, Clocks>(l, clocks)?;
+    random::random::add_to_linker::<_, HasSelf<Random>>(l, |state| &mut state.random)?;
+    random::insecure::add_to_linker::<_, HasSelf<Random>>(l, |state| &mut state.random)?;
+    random::insecure_seed::add_to_linker::<_, HasSelf<Random>>(l, |state| &mut state.random)?;
+
+    cli::environment::add_to_linker::<_, Process>(l, process)?;
+    cli::exit::add_to_linker::<_, Process>(l, process)?;
+    cli::stdin::add_to_linker::<_, Process>(l, process)?;
+    cli::stdout::add_to_linker::<_, Process>(l, process)?;
+    cli::stderr::add_to_linker::<_, Process>(l, process)?;
+    cli::terminal_input::add_to_linker::<_, Process>(l, process)?;
+    cli::terminal_output::add_to_linker::<_, Process>(l, process)?;
+    cli::terminal_stdin::add_to_linker::<_, Process>(l, process)?;
+    cli::terminal_stdout::add_to_linker::<_, Process>(l, process)?;
+    cli::terminal_stderr::add_to_linker::<_, Process>(l, process)?;
+
+    filesystem::types::add_to_linker::<_, WasiFilesystem>(l, no_directories)?;
+    filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, no_directories)?;
+
+    let none = sockets::network::LinkOptions::default();
+    sockets::network::add_to_linker::<_, WasiSockets>(l, &none, no_sockets)?;
+    sockets::instance_network::add_to_linker::<_, WasiSockets>(l, no_sockets)?;
+    sockets::ip_name_lookup::add_to_linker::<_, WasiSockets>(l, no_sockets)?;
+    sockets::tcp::add_to_linker::<_, WasiSockets>(l, no_sockets)?;
+    sockets::tcp_create_socket::add_to_linker::<_, WasiSockets>(l, no_sockets)?;
+    sockets::udp::add_to_linker::<_, WasiSockets>(l, no_sockets)?;
+    sockets::udp_create_socket::add_to_linker::<_, WasiSockets>(l, no_sockets)?;
+    Ok(())
+}

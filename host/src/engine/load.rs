@@ -1,0 +1,183 @@
+//! From a digest to a component that is ready to run: in memory, on disk, or compiled now.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::OnceCell;
+
+use super::{CacheError, Component, Engine, compile::CompileError, compile::compile, deserialize::deserialize};
+use crate::{
+    blob::{BlobError, Digest},
+    engine::linker::Granted,
+    limit::COMPONENTS_READY_MAX,
+};
+
+/// Why a component is not ready.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The component's fault: trying again would end the same way.
+    #[error("component {}: {why}", digest.short())]
+    Refused {
+        /// The component.
+        digest: Digest,
+        /// One sentence.
+        why: String,
+    },
+    /// Its bytes cannot be had.
+    #[error("cannot read component {}", digest.short())]
+    Bytes {
+        /// The component.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: BlobError,
+    },
+    /// The compiled cache cannot be used.
+    #[error("cannot keep component {} compiled", digest.short())]
+    Cache {
+        /// The component.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: CacheError,
+    },
+    /// The compiler process did not do its work.
+    #[error("cannot compile component {}: {why}", digest.short())]
+    Compiler {
+        /// The component.
+        digest: Digest,
+        /// The chain of causes.
+        why: String,
+    },
+}
+
+impl LoadError {
+    /// Whether it is the component's fault, and not the machine's.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+}
+
+/// The components that are ready in memory: the most recently used ones. One load for each digest at a time.
+#[derive(Debug, Default)]
+pub(super) struct ReadyComponents(Mutex<Slots>);
+
+#[derive(Debug, Default)]
+struct Slots {
+    by_digest: HashMap<Digest, Slot>,
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    component: Arc<OnceCell<Arc<Component>>>,
+    last_use: u64,
+}
+
+impl ReadyComponents {
+    /// The component, loading it if nobody has: whoever comes while it loads waits for that, and takes over if it fails.
+    pub async fn get_or_load<F, Fut>(&self, digest: Digest, load: F) -> Result<Arc<Component>, LoadError>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Arc<Component>, LoadError>>,
+    {
+        let slot = self.slot(digest);
+        slot.get_or_try_init(load).await.cloned()
+    }
+
+    fn slot(&self, digest: Digest) -> Arc<OnceCell<Arc<Component>>> {
+        // Nothing that can panic happens under the lock.
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.uses += 1;
+        let last_use = slots.uses;
+        let slot = slots.by_digest.entry(digest).or_insert_with(|| Slot { component: Arc::default(), last_use });
+        slot.last_use = last_use;
+        let component = Arc::clone(&slot.component);
+        if slots.by_digest.len() > COMPONENTS_READY_MAX {
+            let oldest = slots.by_digest.iter().min_by_key(|(_, slot)| slot.last_use).map(|(digest, _)| *digest);
+            oldest.and_then(|oldest| slots.by_digest.remove(&oldest));
+        }
+        component
+    }
+}
+
+/// Loads a component from the compiled cache, or compiles it.
+pub(super) async fn load<F, Fut>(engine: &Engine, digest: Digest, bytes: F) -> Result<Arc<Component>, LoadError>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<Vec<u8>, BlobError>>,
+{
+    let cache = |source| LoadError::Cache { digest, source };
+    if let Some(path) = engine.compiled.find(digest).map_err(cache)? {
+        match map(engine, path.clone()).await {
+            Ok(compiled) => return ready(engine, digest, compiled),
+            Err(error) => {
+                // Written by another configuration or for another processor, or damaged: our own compiler makes it anew.
+                tracing::warn!(component = %digest, reason = format!("{error:#}"), "compiled code does not load; compiling again");
+                engine.compiled.remove(&path).map_err(cache)?;
+            }
+        }
+    }
+    let bytes = bytes().await.map_err(|source| LoadError::Bytes { digest, source })?;
+    if Digest::of(&bytes) != digest {
+        return Err(LoadError::Bytes { digest, source: BlobError::Corrupt { digest } });
+    }
+    let path = compile_into_cache(engine, digest, &bytes).await?;
+    let refused = |error: wasmtime::Error| LoadError::Refused { digest, why: format!("{error:#}") };
+    ready(engine, digest, map(engine, path).await.map_err(refused)?)
+}
+
+/// A component that loads but cannot be linked is refused now, not in an attempt.
+fn ready(
+    engine: &Engine,
+    digest: Digest,
+    compiled: wasmtime::component::Component,
+) -> Result<Arc<Component>, LoadError> {
+    let component = Component::new(digest, compiled);
+    match component.linked(engine.linkers(), Granted::default()) {
+        Ok(_) => {}
+        Err(error) => return Err(LoadError::Refused { digest, why: super::verdict::link_problem(&error) }),
+    }
+    Ok(Arc::new(component))
+}
+
+async fn compile_into_cache(engine: &Engine, digest: Digest, bytes: &[u8]) -> Result<PathBuf, LoadError> {
+    let cache = |source| LoadError::Cache { digest, source };
+    let failed = |why: String| LoadError::Compiler { digest, why };
+    let _permit = engine.compiles.acquire().await.map_err(|error| failed(error.to_string()))?;
+    let file = engine.compiled.temporary().map_err(cache)?;
+    let output = file.reopen().map_err(|error| failed(error.to_string()))?;
+    match compile(&engine.compiler, bytes, output).await {
+        Ok(()) => engine.compiled.place(file, digest).map_err(cache),
+        Err(CompileError::Refused(why)) => Err(LoadError::Refused { digest, why }),
+        Err(error) => Err(failed(crate::capability::Abort::host_fault(&error).to_string())),
+    }
+}
+
+/// Mapping checks and links the code: tens of milliseconds for the largest components, so not on the caller's thread.
+async fn map(engine: &Engine, path: PathBuf) -> wasmtime::Result<wasmtime::component::Component> {
+    let running = engine.running().clone();
+    tokio::task::spawn_blocking(move || deserialize(&running, &path)).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_component_makes_room() {
+        let ready = ReadyComponents::default();
+        let digest = |n: usize| Digest::of(&n.to_le_bytes());
+        for n in 0..COMPONENTS_READY_MAX {
+            ready.slot(digest(n));
+        }
+        ready.slot(digest(0));
+        ready.slot(digest(COMPONENTS_READY_MAX));
+        let slots = ready.0.lock().unwrap();
+        assert_eq!(slots.by_digest.len(), COMPONENTS_READY_MAX);
+        assert!(slots.by_digest.contains_key(&digest(0)) && !slots.by_digest.contains_key(&digest(1)));
+    }
+}

@@ -1,0 +1,108 @@
+//! What an attempt leaves behind: everything that the commit may need, and nothing that is still open.
+
+use std::time::Duration;
+
+use super::{sandbox::State, verdict::Verdict};
+use crate::capability::{Abort, Denial, files::StagedFile, inputs::InputRead, log::Lines, output::Finished};
+
+/// The end of one attempt.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// One sentence for people; empty where the verdict says it all.
+    pub explanation: String,
+    /// The output, when it succeeded.
+    pub output: Option<Finished>,
+    /// The changes of directories to publish after the commit, when it succeeded. Their blobs are on disk.
+    pub staged: Vec<StagedFile>,
+    /// What the guest said.
+    pub log: Lines,
+    /// What it opened and read of its inputs.
+    pub reads: Vec<InputRead>,
+    /// What it asked for and was not granted.
+    pub denials: Vec<Denial>,
+    /// From after instantiation.
+    pub fuel_used: u64,
+    /// Summed over all memories.
+    pub memory_bytes_peak: u64,
+    /// Microseconds until the guest could be called; 0 when it never could.
+    pub instantiate_us: u64,
+    /// Microseconds of the call.
+    pub run_us: u64,
+}
+
+/// How long things took.
+#[derive(Debug, Default)]
+pub(super) struct Timings {
+    /// Absent when the guest was never called.
+    pub instantiate: Option<Duration>,
+    pub total: Duration,
+}
+
+impl Report {
+    /// Of an attempt in which no guest code ran.
+    pub(super) fn empty(verdict: Verdict) -> Self {
+        let explanation = match &verdict {
+            Verdict::Trapped(why) | Verdict::HostFault(why) => why.clone(),
+            _ => String::new(),
+        };
+        Self {
+            verdict,
+            explanation,
+            output: None,
+            staged: vec![],
+            log: Lines::default(),
+            reads: vec![],
+            denials: vec![],
+            fuel_used: 0,
+            memory_bytes_peak: 0,
+            instantiate_us: 0,
+            run_us: 0,
+        }
+    }
+
+    /// Of an attempt that is over. Ends its output and its staged files when it succeeded, and drops them otherwise.
+    pub(super) fn of(
+        mut state: State,
+        verdict: Verdict,
+        explanation: String,
+        fuel_used: u64,
+        timings: &Timings,
+    ) -> Self {
+        let instantiate = timings.instantiate.unwrap_or_default();
+        let mut denials = state.inputs.take_denials();
+        denials.extend(state.files.take_denials());
+        denials.extend(state.ungranted.take_denials());
+        // Streams that the guest left open hold the ends of lines; dropping them brings these into the log.
+        drop(state.table);
+        let mut report = Self {
+            explanation,
+            denials,
+            log: state.log.take(),
+            reads: state.inputs.reads(),
+            fuel_used,
+            memory_bytes_peak: state.limiter.bytes_peak(),
+            instantiate_us: micros(instantiate),
+            run_us: micros(timings.total.saturating_sub(instantiate)),
+            ..Self::empty(verdict)
+        };
+        if report.verdict == Verdict::Succeeded {
+            let finished = state.output.finish().and_then(|output| Ok((output, state.files.finish()?)));
+            match finished {
+                Ok((output, staged)) => (report.output, report.staged) = (output, staged),
+                Err(error) => report.fault(Abort::host_fault(&error)),
+            }
+        }
+        report
+    }
+
+    fn fault(&mut self, abort: Abort) {
+        self.explanation = abort.to_string();
+        self.verdict = Verdict::HostFault(abort.to_string());
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,246 @@
+//! One attempt: a fresh store, the guest's limits, the call, and a report. Nothing survives it but what is reported.
+//!
+//! The limits are set before the first instruction of the guest. Instantiation runs guest code too and has an
+//! allowance of its own; the job's fuel is set after it, so that what is counted does not depend on how memory was
+//! initialised. The guest is stopped where it yields (by its fuel) and where it calls the host.
+
+use std::{
+    any::Any,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+use wasmtime::{CallHook, Store, component::ResourceTable};
+use wasmtime_wasi::{filesystem::WasiFilesystemCtx, sockets::WasiSocketsCtx};
+
+use super::{
+    Attempt, Engine,
+    limiter::Limiter,
+    linker::Granted,
+    report::{Report, Timings},
+    verdict::{Circumstances, Ended, Verdict, judge},
+};
+use crate::{
+    bindings::{AssetWithFiles, AssetWithFilesPre},
+    blob::BlobStore,
+    capability::{
+        Interrupt,
+        clock::Clock,
+        context::Context,
+        files::{Directory, Files, Ungranted},
+        inputs::{InputGrant, Inputs},
+        log::Log,
+        output::Output,
+        random::Random,
+    },
+    limit::{
+        FUEL_YIELD_INTERVAL, HANDLES_MAX, HOST_RESOURCES_MAX, HOSTCALL_BYTES_MAX, INSTANTIATE_FUEL, INSTANTIATE_TIMEOUT,
+    },
+    pipeline::policy::Limits,
+};
+
+/// What a guest's host functions work on: made for one attempt, gone after it.
+pub struct State {
+    pub(super) context: Context,
+    pub(super) inputs: Inputs,
+    pub(super) output: Output,
+    pub(super) log: Log,
+    pub(super) files: Files,
+    pub(super) ungranted: Ungranted,
+    pub(super) clock: Clock,
+    pub(super) random: Random,
+    pub(super) no_directories: WasiFilesystemCtx,
+    pub(super) no_sockets: WasiSocketsCtx,
+    pub(super) table: ResourceTable,
+    pub(super) limiter: Limiter,
+    pub(super) interrupt: Interrupt,
+}
+
+/// What a state is made of.
+pub(super) struct Ingredients<'a> {
+    pub context: Context,
+    pub inputs: Vec<InputGrant>,
+    pub directories: Vec<Directory>,
+    pub limits: &'a Limits,
+    pub media_type: String,
+    pub seed: [u8; 32],
+    pub tenant: String,
+    pub blobs: BlobStore,
+    pub interrupt: Interrupt,
+}
+
+impl State {
+    pub(super) fn new(of: Ingredients<'_>) -> Result<Self, globset::Error> {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HOST_RESOURCES_MAX);
+        let asset = of.context.asset.clone();
+        let (blobs, tenant) = (of.blobs, of.tenant);
+        Ok(Self {
+            clock: Clock::at(of.context.logical_time_ms),
+            context: of.context,
+            output: Output::new(&blobs, &tenant, of.limits.output_bytes, of.media_type),
+            inputs: Inputs::new(of.inputs, blobs.clone(), tenant.clone()),
+            log: Log::new(of.limits.log_bytes),
+            files: Files::new(asset.clone(), of.directories, blobs, tenant, of.interrupt.clone())?,
+            ungranted: Ungranted::new(asset),
+            random: Random::new(of.seed),
+            no_directories: WasiFilesystemCtx::default(),
+            no_sockets: WasiSocketsCtx::default(),
+            table,
+            limiter: Limiter::new(of.limits.memory_bytes),
+            interrupt: of.interrupt,
+        })
+    }
+}
+
+/// A store with every limit set, and the allowance of instantiation as its fuel.
+pub(super) fn store(engine: &wasmtime::Engine, state: State) -> wasmtime::Result<Store<State>> {
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+    store.set_max_component_handles(HANDLES_MAX);
+    store.set_fuel(INSTANTIATE_FUEL)?;
+    store.fuel_async_yield_interval(Some(FUEL_YIELD_INTERVAL))?;
+    store.call_hook(|store, hook| match hook {
+        CallHook::CallingHost => Ok(store.data().interrupt.check()?),
+        _ => Ok(()),
+    });
+    Ok(store)
+}
+
+/// Instantiates a guest within the allowance of instantiation, or until the attempt's deadline if that is sooner.
+/// `None` when it took too long.
+pub(super) async fn instantiate(
+    store: &mut Store<State>,
+    guest: &AssetWithFilesPre<State>,
+    until: &Interrupt,
+) -> Option<wasmtime::Result<AssetWithFiles>> {
+    let soon = until.sooner(Instant::now() + INSTANTIATE_TIMEOUT);
+    let deadline = soon.deadline();
+    store.data_mut().interrupt = soon;
+    let instance = tokio::time::timeout_at(deadline.into(), guest.instantiate_async(&mut *store)).await;
+    store.data_mut().interrupt = until.clone();
+    instance.ok()
+}
+
+/// Runs one attempt to its end, whatever it is.
+pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationToken) -> Report {
+    let started = Instant::now();
+    let Attempt { component, context, inputs, directories, limits, media_type, seed, tenant, blobs } = attempt;
+    let deadline = started + Duration::from_millis(limits.timeout_ms);
+    let interrupt = Interrupt::new(deadline, cancel.clone());
+    let granted = Granted { files: !directories.is_empty() };
+    let guest = match component.linked(engine.linkers(), granted) {
+        Ok(guest) => guest,
+        Err(error) => return Report::empty(Verdict::Trapped(super::verdict::link_problem(&error))),
+    };
+    let asset = context.asset.clone();
+    let ingredients = Ingredients {
+        context,
+        inputs,
+        directories,
+        limits: &limits,
+        media_type,
+        seed,
+        tenant,
+        blobs,
+        interrupt: interrupt.clone(),
+    };
+    let state = match State::new(ingredients) {
+        Ok(state) => state,
+        Err(error) => return Report::empty(Verdict::HostFault(format!("a granted glob is not one: {error}"))),
+    };
+    let mut store = match store(engine.running(), state) {
+        Ok(store) => store,
+        Err(error) => return Report::empty(Verdict::HostFault(format!("{error:#}"))),
+    };
+
+    let mut timings = Timings::default();
+    let guest_runs = run_guest(&mut store, guest, &asset, limits.fuel, &interrupt, &mut timings);
+    let ended = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Ended::Cancelled,
+        ended = caught(guest_runs) => ended.unwrap_or_else(Ended::Panicked),
+    };
+    timings.total = started.elapsed();
+
+    let is_started = timings.instantiate.is_some();
+    let fuel_left = store.get_fuel().unwrap_or(0);
+    let fuel_used = if is_started { limits.fuel.saturating_sub(fuel_left) } else { 0 };
+    let state = store.into_data();
+    let circumstances = Circumstances {
+        limits: &limits,
+        is_cancelled: cancel.is_cancelled(),
+        is_output_too_large: state.output.is_too_large(),
+        exhausted: state.limiter.exhausted(),
+        is_started,
+    };
+    let (verdict, explanation) = judge(ended, &circumstances);
+    Report::of(state, verdict, explanation, fuel_used, &timings)
+}
+
+/// Instantiates and calls the guest, until the deadline.
+async fn run_guest(
+    store: &mut Store<State>,
+    guest: &AssetWithFilesPre<State>,
+    asset: &str,
+    fuel: u64,
+    interrupt: &Interrupt,
+    timings: &mut Timings,
+) -> Ended {
+    let started = Instant::now();
+    let instance = match instantiate(store, guest, interrupt).await {
+        Some(Ok(instance)) => instance,
+        Some(Err(error)) => return Ended::Errored(error),
+        None => return Ended::Late,
+    };
+    if let Err(error) = store.set_fuel(fuel) {
+        return Ended::Errored(error);
+    }
+    timings.instantiate = Some(started.elapsed());
+    let call = instance.flowstone_asset_materializer().call_materialize(&mut *store, asset);
+    match tokio::time::timeout_at(interrupt.deadline().into(), call).await {
+        Ok(Ok(outcome)) => Ended::Returned(outcome),
+        Ok(Err(error)) => Ended::Errored(error),
+        Err(_) => Ended::Late,
+    }
+}
+
+/// The future's output, or the message of the panic that ended it.
+pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        // After a panic the future is dropped and never looked at again.
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => std::task::Poll::Ready(Err(panic_message(&*panic))),
+        }
+    })
+    .await
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_caught_with_its_message() {
+        assert_eq!(caught(async { 1 }).await, Ok(1));
+        let panics = async {
+            tokio::task::yield_now().await;
+            panic!("after {}", 1)
+        };
+        assert_eq!(
+            caught::<std::pin::Pin<Box<dyn Future<Output = ()>>>>(Box::pin(panics)).await,
+            Err("after 1".into())
+        );
+    }
+}
