@@ -297,3 +297,32 @@ pub const COMPILE_CPU_SECONDS_MAX: u64 = 300;
 pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Bytes of machine code that one component may become: 18 MB of Python become 40.
 pub const COMPILED_BYTES_MAX: u64 = GIB;
+// ---- embedded ----
+
+/// Oldest major version of Postgres whose programs are used: that of Debian 12, the oldest that the tests run on.
+pub const POSTGRES_MAJOR_MIN: u32 = 15;
+/// How long a server may take until it answers: it may have a crash to recover from, and no more than
+/// `max_wal_size` to read for it.
+pub const SERVER_START_WAIT_MAX: Duration = Duration::from_secs(120);
+/// How long a server may take to stop: its last checkpoint writes at most `shared_buffers`.
+pub const SERVER_STOP_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Between two looks whether a server answers or a lock is free: a start takes tens of milliseconds.
+pub const SERVER_POLL_INTERVAL: Duration = Duration::from_millis(3);
+/// The longest pause before a server that ended by itself is started again.
+pub const SERVER_RESTART_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a state directory that is in use is waited for: `flowstone status` owns it for a fraction of a second,
+/// and should not fail a `flowstone run` that starts meanwhile.
+pub const STATE_LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+/// A server's log that has grown past this is set aside at the next start, in place of the one set aside before.
+pub const SERVER_LOG_BYTES_MAX: u64 = 4 * MIB;
+/// How much of a log's end is searched for the reason of a failure.
+pub const SERVER_LOG_TAIL_BYTES: u64 = 16 * KIB;
+/// Bytes of the path of a unix socket: `sun_path` of Linux, less its final NUL.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Connections that the embedded server accepts: several pools of one machine.
+pub const SERVER_CONNECTIONS_MAX: u32 = 100;
+
+// ---- config ----
+
+/// Guests that one process runs at a time, at most: each holds a thread and its asset's memory limit.
+pub const CONCURRENCY_MAX: usize = 1_024;

@@ -1,1 +1,12 @@
-//! Integration tests, hostile guests, chaos.
+//! What the integration tests stand on: state directories that clean up, a database per test, the real command.
+//!
+//! Nothing here imitates a part of FlowStone. The tests themselves are one program, `tests/main.rs`, so that they
+//! share one server and are linked once.
+
+mod database;
+mod program;
+mod state;
+
+pub use database::Database;
+pub use program::{Flowstone, Output, Running};
+pub use state::StateFolder;

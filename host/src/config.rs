@@ -1,0 +1,317 @@
+//! Every setting of a process: from flags, then from the environment, then by default, resolved once.
+//!
+//! Nothing else in the host reads the environment; what a part needs of it arrives by value. What a pipeline may do
+//! is not a setting: that is in its manifest.
+//!
+//! | variable | flag | meaning | when absent |
+//! |---|---|---|---|
+//! | `FLOWSTONE_STATE` | `--state` | the state directory | `.flowstone` in the current directory |
+//! | `DATABASE_URL` | none: it may hold a password, and command lines are public | a Postgres server | an embedded one in the state directory |
+//! | `FLOWSTONE_BLOBS` | `--blobs` | the directory of outputs and components | `blobs` in the state directory |
+//! | `FLOWSTONE_LOG` | `--log` | what is logged, as `tracing` filters are written | `warn` |
+//! | `FLOWSTONE_LOG_FORMAT` | `--log-format` | `text` or `json` | `text` |
+//! | `FLOWSTONE_CONCURRENCY` | `--concurrency` | guests that run at a time | one for each processor |
+//! | `NO_COLOR` | none | not empty: no colours | colours on a terminal |
+
+use std::{
+    ffi::{OsStr, OsString},
+    fmt, io,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use sqlx::postgres::PgConnectOptions;
+
+use crate::limit::CONCURRENCY_MAX;
+
+/// Flags of every command.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Settings")]
+pub struct GlobalFlags {
+    /// Where FlowStone keeps what it knows, unless a server does.
+    #[arg(long, global = true, env = "FLOWSTONE_STATE", value_name = "DIR", default_value = ".flowstone")]
+    pub state: PathBuf,
+    /// Where outputs and components are kept [default: `blobs` in the state directory].
+    #[arg(long, global = true, env = "FLOWSTONE_BLOBS", value_name = "DIR")]
+    pub blobs: Option<PathBuf>,
+    /// What is logged to stderr, for example `info` or `warn,flowstone::runner=debug`.
+    #[arg(long, global = true, env = "FLOWSTONE_LOG", value_name = "FILTER", default_value = "warn")]
+    pub log: String,
+    /// How it is written.
+    #[arg(long, global = true, env = "FLOWSTONE_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+/// Flags of the commands that run guests.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WorkerFlags {
+    /// Guests that run at a time [default: one for each processor].
+    #[arg(long, short = 'j', env = "FLOWSTONE_CONCURRENCY", value_name = "N")]
+    pub concurrency: Option<NonZeroUsize>,
+}
+
+impl WorkerFlags {
+    /// At least 1, at most [`CONCURRENCY_MAX`].
+    pub fn concurrency(&self) -> usize {
+        let processors = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.concurrency.unwrap_or_else(processors).get().min(CONCURRENCY_MAX)
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Where runs, results and lineage are recorded.
+#[derive(Clone)]
+pub enum Database {
+    /// In a private cluster in the state directory.
+    Embedded,
+    /// On the server of `DATABASE_URL`.
+    Server(PgConnectOptions),
+}
+
+/// Never shows a password.
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("Embedded"),
+            Self::Server(server) => write!(f, "Server({}:{})", server.get_host(), server.get_port()),
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// As `tracing` filters are written.
+    pub filter: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// What a process goes by.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Absolute. It need not exist.
+    pub state_dir: PathBuf,
+    /// Where rows go.
+    pub database: Database,
+    /// Absolute. Where bytes go.
+    pub blobs: PathBuf,
+    /// What is logged.
+    pub log: LogSettings,
+    /// Whether colours may be used where a terminal shows them.
+    pub colors: bool,
+    /// What is odd in the environment, as sentences, to be logged when there is a log.
+    pub warnings: Vec<String>,
+}
+
+/// A setting that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingError {
+    /// `DATABASE_URL`, whose value is not shown.
+    #[error("DATABASE_URL is not the URL of a Postgres database (postgres://user:password@host/database)")]
+    DatabaseUrl {
+        /// What is wrong with it.
+        source: sqlx::Error,
+    },
+    /// A blob store that is not a directory.
+    #[error("blobs are kept in a directory; {value} is not the path of one")]
+    Blobs {
+        /// What was given.
+        value: String,
+    },
+    /// The current directory is gone, or a path is empty.
+    #[error("{path:?} cannot be made an absolute path")]
+    Path {
+        /// What was given.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A log filter with a mistake.
+    #[error("{filter:?} is not a log filter (examples: info; warn,flowstone::runner=debug)")]
+    LogFilter {
+        /// What was given.
+        filter: String,
+        /// Where it is wrong.
+        source: tracing_subscriber::filter::ParseError,
+    },
+}
+
+impl Settings {
+    /// From the flags and this process' environment.
+    pub fn resolve(flags: &GlobalFlags) -> Result<Self, SettingError> {
+        Self::resolve_in(flags, &std::env::vars_os().collect::<Vec<_>>())
+    }
+
+    fn resolve_in(flags: &GlobalFlags, environment: &[(OsString, OsString)]) -> Result<Self, SettingError> {
+        let state_dir = absolute(&flags.state)?;
+        let blobs = match &flags.blobs {
+            Some(blobs) => blob_directory(blobs)?,
+            None => state_dir.join("blobs"),
+        };
+        let log = LogSettings { filter: flags.log.clone(), format: flags.log_format };
+        Ok(Self {
+            state_dir,
+            database: database(find(environment, "DATABASE_URL"))?,
+            blobs,
+            log,
+            colors: find(environment, "NO_COLOR").is_none(),
+            warnings: unknown_variables(environment),
+        })
+    }
+}
+
+/// A variable; an empty one counts as absent, as `X= command` is how one is left out.
+fn find<'e>(environment: &'e [(OsString, OsString)], name: &str) -> Option<&'e OsStr> {
+    environment.iter().find(|(found, value)| found == name && !value.is_empty()).map(|(_, value)| value.as_os_str())
+}
+
+fn database(url: Option<&OsStr>) -> Result<Database, SettingError> {
+    let Some(url) = url else { return Ok(Database::Embedded) };
+    let url = url.to_string_lossy();
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        let source = sqlx::Error::Configuration("it does not begin with postgres://".into());
+        return Err(SettingError::DatabaseUrl { source });
+    }
+    let options: PgConnectOptions = url.parse().map_err(|source| SettingError::DatabaseUrl { source })?;
+    Ok(Database::Server(options.application_name("flowstone")))
+}
+
+/// Object stores are written like URLs; a directory of such a name would be a surprise.
+fn blob_directory(path: &Path) -> Result<PathBuf, SettingError> {
+    let value = path.to_string_lossy();
+    if value.contains("://") {
+        return Err(SettingError::Blobs { value: value.into_owned() });
+    }
+    absolute(path)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, SettingError> {
+    std::path::absolute(path).map_err(|source| SettingError::Path { path: path.to_owned(), source })
+}
+
+const VARIABLES: [&str; 5] =
+    ["FLOWSTONE_STATE", "FLOWSTONE_BLOBS", "FLOWSTONE_LOG", "FLOWSTONE_LOG_FORMAT", "FLOWSTONE_CONCURRENCY"];
+
+/// A misspelt variable would silently change nothing.
+fn unknown_variables(environment: &[(OsString, OsString)]) -> Vec<String> {
+    let unknown = environment
+        .iter()
+        .map(|(name, _)| name.to_string_lossy())
+        .filter(|name| name.starts_with("FLOWSTONE_") && !VARIABLES.contains(&name.as_ref()));
+    let mut warnings: Vec<String> = unknown
+        .map(|name| match VARIABLES.iter().min_by_key(|known| strsim::levenshtein(known, &name)) {
+            Some(known) if strsim::levenshtein(known, &name) <= 3 => {
+                format!("the variable {name} means nothing to FlowStone: did you mean {known}?")
+            }
+            _ => format!("the variable {name} means nothing to FlowStone"),
+        })
+        .collect();
+    warnings.sort();
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        global: GlobalFlags,
+        #[command(flatten)]
+        worker: WorkerFlags,
+    }
+
+    fn parse(arguments: &[&str]) -> Command {
+        Command::try_parse_from([&["flowstone"], arguments].concat()).unwrap()
+    }
+
+    fn resolve(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Settings, SettingError> {
+        let environment: Vec<_> = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Settings::resolve_in(&parse(arguments).global, &environment)
+    }
+
+    #[test]
+    fn without_settings_everything_is_in_the_state_directory_of_the_current_one() {
+        let settings = resolve(&[], &[]).unwrap();
+        assert_eq!(settings.state_dir, std::env::current_dir().unwrap().join(".flowstone"));
+        assert_eq!(settings.blobs, settings.state_dir.join("blobs"));
+        assert!(matches!(settings.database, Database::Embedded));
+        assert_eq!(settings.log, LogSettings { filter: "warn".to_owned(), format: LogFormat::Text });
+        assert!(settings.colors);
+    }
+
+    #[test]
+    fn each_flag_reaches_its_setting() {
+        let settings =
+            resolve(&["--state", "/s", "--blobs", "/b", "--log", "info", "--log-format", "json"], &[]).unwrap();
+        assert_eq!((settings.state_dir, settings.blobs), ("/s".into(), "/b".into()));
+        assert_eq!(settings.log, LogSettings { filter: "info".to_owned(), format: LogFormat::Json });
+        assert_eq!(parse(&["-j", "3"]).worker.concurrency(), 3);
+        assert_eq!(parse(&["--concurrency", "1000000"]).worker.concurrency(), CONCURRENCY_MAX);
+        assert!(parse(&[]).worker.concurrency() >= 1);
+        assert!(Command::try_parse_from(["flowstone", "-j", "0"]).is_err());
+    }
+
+    #[test]
+    fn each_flag_has_its_variable() {
+        let command = <Command as clap::CommandFactory>::command();
+        let variables: Vec<_> = command.get_arguments().filter_map(|flag| flag.get_env()?.to_str()).collect();
+        assert_eq!(
+            variables,
+            ["FLOWSTONE_STATE", "FLOWSTONE_BLOBS", "FLOWSTONE_LOG", "FLOWSTONE_LOG_FORMAT", "FLOWSTONE_CONCURRENCY"]
+        );
+        assert_eq!(variables, VARIABLES);
+    }
+
+    #[test]
+    fn a_server_is_used_when_its_url_is_given_and_its_password_is_not_shown() {
+        let settings = resolve(&[], &[("DATABASE_URL", "postgres://me:hunter2@db:6432/flow")]).unwrap();
+        let Database::Server(server) = &settings.database else { panic!("{settings:?}") };
+        assert_eq!((server.get_host(), server.get_port(), server.get_database()), ("db", 6432, Some("flow")));
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        assert!(matches!(resolve(&[], &[("DATABASE_URL", "")]).unwrap().database, Database::Embedded));
+        for url in ["mysql://db/flow", "db", "postgres://db:port/flow"] {
+            let error = resolve(&[], &[("DATABASE_URL", url)]).unwrap_err();
+            assert!(error.to_string().contains("DATABASE_URL"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_object_store_is_refused_rather_than_made_a_directory() {
+        let error = resolve(&["--blobs", "s3://bucket"], &[]).unwrap_err();
+        assert_eq!(error.to_string(), "blobs are kept in a directory; s3://bucket is not the path of one");
+    }
+
+    #[test]
+    fn colours_can_be_refused() {
+        assert!(!resolve(&[], &[("NO_COLOR", "1")]).unwrap().colors);
+        assert!(resolve(&[], &[("NO_COLOR", "")]).unwrap().colors);
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_named_with_the_one_that_was_meant() {
+        let environment =
+            [("FLOWSTONE_BLOB", "x"), ("FLOWSTONE_STATE", "x"), ("FLOWSTONE_ANYTHING_ELSE", "x"), ("HOME", "x")];
+        assert_eq!(
+            resolve(&[], &environment).unwrap().warnings,
+            [
+                "the variable FLOWSTONE_ANYTHING_ELSE means nothing to FlowStone",
+                "the variable FLOWSTONE_BLOB means nothing to FlowStone: did you mean FLOWSTONE_BLOBS?",
+            ]
+        );
+    }
+}

@@ -1,0 +1,4 @@
+//! All integration tests, as one program: one link, one server.
+
+mod embedded;
+mod support;
