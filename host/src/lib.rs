@@ -1,4 +1,20 @@
 //! FlowStone: assets whose code nobody has to trust, and the record of where every byte came from.
+//!
+//! ```text
+//!    CLI --> app -> pipeline (graph, plan) --> +------------- Postgres --------------+
+//!           (verbs)      pure, no IO           | store: runs, jobs, materializations, |
+//!                                              |        lineage                       |
+//!                                              +------+-----------------------^-------+
+//!                                               claim |                       | commit (1 transaction)
+//!                                                     v                       |
+//!                          runner:  claim -> prepare -> execute -> commit ----+
+//!                                              |          |
+//!                                         capability/*    engine (wasmtime)
+//!                                              |
+//!                                            blob (bytes, content-addressed)
+//! ```
+//!
+//! In reading order, each module using only what is above it.
 
 pub mod bindings;
 pub mod blob;
@@ -6,11 +22,29 @@ pub mod capability;
 pub mod engine;
 pub mod id;
 pub mod limit;
+
+pub mod blob;
+
+pub mod bindings;
+
 pub mod pipeline;
+
 pub mod store;
 pub mod config;
 pub mod embedded;
 pub mod id;
 pub mod limit;
 pub mod pipeline;
+
+pub mod capability;
+
+pub mod engine;
+
+pub mod app;
+
+pub mod runner;
+
+pub mod embedded;
+
+pub mod config;
 pub mod telemetry;

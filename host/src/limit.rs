@@ -177,6 +177,34 @@ pub const PLAN_PARTITIONS_MAX: usize = 2_000_000;
 pub const PLAN_INPUTS_MAX: usize = 10_000_000;
 /// Names that a message lists before it says how many more there are.
 pub const NAMES_SHOWN_MAX: usize = 10;
+// ---- embedded ----
+
+/// Bytes of a manifest: ten thousand assets with all their settings need a tenth of it.
+pub const MANIFEST_BYTES_MAX: usize = 16 << 20;
+/// Mistakes that one answer lists: nobody mends more in one go, and a hostile component could fill memory with them.
+pub const DIAGNOSTICS_MAX: usize = 100;
+/// Components that one pipeline binds: each is compiled and described at deploy.
+pub const COMPONENTS_PER_PIPELINE_MAX: usize = 256;
+/// Resources that one manifest declares.
+pub const RESOURCES_PER_PIPELINE_MAX: usize = 1_024;
+/// Bytes of an asset's configuration as JSON: it is stored with every version and copied into every attempt.
+pub const CONFIG_BYTES_MAX: usize = 64 << 10;
+/// Globs of one grant: each is tried on each file.
+pub const GRANT_PATHS_MAX: usize = 64;
+/// Bytes of one glob of a grant: as long as the longest path that `files` accepts.
+pub const GRANT_PATH_BYTES_MAX: usize = 1_024;
+/// The longest time that an effectful result may be declared good for: longer is not a cache but an archive.
+pub const FRESH_FOR_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Partitions in one fixed mapping: a longer list is a mapping that has not been thought of.
+pub const FIXED_PARTITIONS_MAX: usize = 1_024;
+/// Bytes of the canonical text of a partition: it is part of indexes, and a btree entry ends at 2,704 bytes.
+pub const PARTITION_KEY_TEXT_BYTES_MAX: usize = 2_048;
+/// Partitions that one plan considers, over all assets: each costs some 300 bytes while the plan is made.
+pub const PLAN_PARTITIONS_MAX: usize = 2_000_000;
+/// Inputs of all jobs of one plan, some 60 bytes each: `all` between two large assets multiplies, and must end somewhere.
+pub const PLAN_INPUTS_MAX: usize = 10_000_000;
+/// Names that a message lists before it says how many more there are.
+pub const NAMES_SHOWN_MAX: usize = 10;
 
 // ---- cli ----
 

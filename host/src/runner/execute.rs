@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     blob::Content,
-    capability::files::fingerprint,
-    engine::{Report, StagedChange, Verdict},
+    capability::files::{Change, fingerprint},
+    engine::{Report, Retry, Verdict},
     id::{AttemptId, MaterializationId},
     limit::SOURCE_CHANGES_MAX,
     store::commit::{AttemptRecord, Ending, FinishedJob, NewMaterialization, NewStagedFile},
@@ -51,15 +51,18 @@ async fn execute(shared: &Shared, prepared: Prepared) -> FinishedJob {
     shared.tell(Event::Started { run: job.run, job: job.claim.job });
     let begun = Instant::now();
     let report = shared.engine.run(attempt, stop).await;
-    let changed = matches!(report.verdict, Verdict::Succeeded) && sources_changed(&job);
+    let changed = report.verdict == Verdict::Succeeded && sources_changed(shared, &job);
     shared.measure(begun.elapsed());
     conclude(shared, job, report, changed, begun)
 }
 
 /// Whether a directory that the attempt could read is no longer what its recipe says.
-fn sources_changed(job: &KnownJob) -> bool {
+fn sources_changed(shared: &Shared, job: &KnownJob) -> bool {
     job.sources.iter().any(|source| match &source.fingerprint {
-        Some(before) => fingerprint(&source.dir, &source.globs).map_or(true, |after| after.digest != before.digest),
+        Some(before) => {
+            let mut prints = shared.fingerprints.lock().expect("nothing that holds this lock can panic");
+            fingerprint(&source.dir, &source.globs, &mut prints).map_or(true, |after| after.digest != before.digest)
+        }
         None => false,
     })
 }
@@ -77,13 +80,16 @@ fn conclude(shared: &Shared, job: KnownJob, report: Report, changed: bool, begun
     let attempt = AttemptRecord {
         id: attempt_id,
         worker: shared.worker,
-        verdict: report.verdict.as_str(),
-        message: report.verdict.message(),
+        verdict: match report.verdict {
+            Verdict::HostFault(_) => "lost",
+            _ => report.verdict.as_str(),
+        },
+        message: (!report.explanation.is_empty()).then(|| report.explanation.clone()),
         charged,
         engine_id: shared.engine.id().to_owned(),
         fuel_used: report.fuel_used,
         memory_bytes_peak: report.memory_bytes_peak,
-        output_bytes: report.output_bytes,
+        output_bytes: report.output.as_ref().map_or(0, |output| output.stored.size),
         duration_us: begun.elapsed().as_micros() as u64,
         log: (!report.log.lines.is_empty()).then(|| serde_json::json!(report.log.lines)),
         log_dropped: report.log.dropped,
@@ -110,18 +116,21 @@ fn ending(job: &KnownJob, report: &Report, cancelled: bool, attempt: AttemptId, 
         Verdict::Skipped(reason) => return Ending::Skipped(reason.clone()),
         Verdict::Cancelled if cancelled => return Ending::Cancelled("the run was cancelled".to_owned()),
         Verdict::Cancelled => return Ending::Released,
-        Verdict::Lost(cause) => {
+        Verdict::HostFault(cause) => {
             shared.tell(Event::Trouble(cause.clone()));
             let released = u32::try_from(job.claim.released).unwrap_or(0);
             return Ending::Deferred { wait_ms: host_fault_wait_ms(released), cause: cause.clone(), charged: false };
         }
-        Verdict::Failed { after_ms, retryable: true, .. } => Fault::Retryable(*after_ms),
-        Verdict::Failed { .. } | Verdict::Denied(_) => Fault::Permanent,
+        Verdict::Failed { retry: Retry::Retryable { after_ms }, .. } => Fault::Retryable(*after_ms),
+        Verdict::Failed { retry: Retry::Permanent, .. } | Verdict::Denied => Fault::Permanent,
         Verdict::Trapped(_) => Fault::Broke,
         Verdict::OutOfFuel | Verdict::OutOfMemory | Verdict::OutputTooLarge => Fault::Bound,
         Verdict::TimedOut => Fault::Slow,
     };
-    let cause = verdict.message().unwrap_or_else(|| verdict.as_str().to_owned());
+    let cause = match report.explanation.as_str() {
+        "" => verdict.as_str().to_owned(),
+        explanation => explanation.to_owned(),
+    };
     let charged = u32::try_from(job.claim.charged).unwrap_or(0) + 1;
     let bound = &job.asset.bound;
     match next_wait_ms(fault, &bound.retry, bound.pure, charged, job.claim.job) {
@@ -138,8 +147,8 @@ fn materialized(job: &KnownJob, report: &Report, attempt: AttemptId, shared: &Sh
         resource: file.resource.clone(),
         path: file.path.clone(),
         content: match file.change {
-            StagedChange::Write(stored) => Some((stored.digest, stored.size)),
-            StagedChange::Remove => None,
+            Change::Write(stored) => Some((stored.digest, stored.size)),
+            Change::Remove => None,
         },
     });
     Ending::Materialized(Box::new(NewMaterialization {
@@ -161,7 +170,10 @@ fn materialized(job: &KnownJob, report: &Report, attempt: AttemptId, shared: &Sh
         input_digests: job.parts.inputs.clone(),
         engine_id: shared.engine.id().to_owned(),
         reused_from: None,
-        edges: job.edges(|input| report.bytes_read(&input.input, input.position as usize)),
+        edges: job.edges(|input, index| {
+            let of_version = report.reads.iter().filter(|read| read.input == input && read.index == index);
+            of_version.map(|read| read.bytes_read).sum()
+        }),
         external_reads: job.external_reads(),
         staged_files: staged_files.collect(),
     }))

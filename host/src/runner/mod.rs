@@ -26,6 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     blob::BlobStore,
+    capability::files::FingerprintCache,
     engine::Engine,
     id::{JobId, RunId, WorkerId},
     limit::{CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX},
@@ -105,6 +106,7 @@ struct Shared {
     prepared: mpsc::UnboundedSender<prepare::Prepared>,
     finished: mpsc::UnboundedSender<FinishedJob>,
     assets: prepare::AssetCache,
+    fingerprints: Arc<Mutex<FingerprintCache>>,
 }
 
 /// How a claimed job is stopped from outside.
@@ -149,6 +151,7 @@ impl Runner {
             prepared,
             finished,
             assets: prepare::AssetCache::default(),
+            fingerprints: Arc::default(),
             settings,
         });
         let guests = tokio::runtime::Builder::new_multi_thread()

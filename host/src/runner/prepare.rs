@@ -17,17 +17,20 @@ use super::{Event, Shared, retry::host_fault_wait_ms};
 use crate::{
     blob::{BlobError, BlobStore, Content, Digest},
     capability::{
-        files::{Fingerprint, fingerprint},
+        context::Context,
+        files::{Directory, Fingerprint, FingerprintCache, fingerprint},
         inputs::{InputGrant, InputVersion},
     },
-    engine::{Attempt, Component, Directory, JobContext, LoadError},
-    id::{AssetId, AssetVersionId, MaterializationId, RunId},
-    limit::{ASSETS_CACHED_MAX, INFLIGHT_WAIT, INLINE_INPUT_BYTES_MAX},
+    engine::{Attempt, Component, LoadError},
+    id::{AssetId, AssetVersionId, AttemptId, MaterializationId, RunId},
+    limit::{ASSETS_CACHED_MAX, HOST_FAULT_WAIT_BASE, INFLIGHT_WAIT, INLINE_INPUT_BYTES_MAX},
     pipeline::{
         asset::Field,
-        bound::BoundAsset,
+        keyspace::logical_time_ms,
         partition::PartitionKey,
-        recipe::{RecipeInputs, RecipeParts},
+        policy::Access,
+        recipe::{self, RecipeParts, SourceFingerprint, canonical_json, input_digest, sources_digest},
+        validate::BoundAsset,
     },
     store::{
         StoreError,
@@ -60,7 +63,7 @@ pub(super) struct KnownJob {
 /// A granted directory as it was before the attempt.
 pub(super) struct Source {
     pub(super) resource: String,
-    pub(super) dir: Arc<Dir>,
+    pub(super) dir: Dir,
     pub(super) globs: Vec<String>,
     /// None for a directory that the asset may write: what it holds is not an input.
     pub(super) fingerprint: Option<Fingerprint>,
@@ -86,15 +89,21 @@ impl KnownJob {
         FinishedJob { name: self.name(), claim: self.claim, run: self.run, attempt: None, ending }
     }
 
-    /// The materialization of a result, made or found.
-    pub(super) fn edges(&self, bytes_read: impl Fn(&ClaimedInput) -> u64) -> Vec<NewEdge> {
+    /// To everything that was handed over; `bytes_read` is asked by input name and index among its versions.
+    pub(super) fn edges(&self, bytes_read: impl Fn(&str, u32) -> u64) -> Vec<NewEdge> {
+        let mut next: HashMap<&str, u32> = HashMap::new();
+        let edge = |input: &ClaimedInput, index: u32| NewEdge {
+            input: input.input.clone(),
+            position: input.position,
+            upstream: input.materialization,
+            bytes_read: bytes_read(&input.input, index),
+        };
         self.inputs
             .iter()
-            .map(|input| NewEdge {
-                input: input.input.clone(),
-                position: input.position,
-                upstream: input.materialization,
-                bytes_read: bytes_read(input),
+            .map(|input| {
+                let index = next.entry(&input.input).or_default();
+                *index += 1;
+                edge(input, *index - 1)
             })
             .collect()
     }
@@ -103,7 +112,7 @@ impl KnownJob {
         self.sources
             .iter()
             .filter_map(|source| {
-                let print = source.fingerprint.as_ref()?;
+                let print = source.fingerprint?;
                 Some(ExternalRead {
                     resource: source.resource.clone(),
                     digest: print.digest,
@@ -144,7 +153,7 @@ pub(super) async fn prepare_jobs(shared: &Arc<Shared>, claims: Vec<Claim>) {
                 if shared.at_once.is_cancelled() {
                     return;
                 }
-                tokio::time::sleep(crate::limit::HOST_FAULT_WAIT_BASE).await;
+                tokio::time::sleep(HOST_FAULT_WAIT_BASE).await;
             }
         }
     };
@@ -204,29 +213,19 @@ fn stopped_by(shared: &Shared, claim: Claim, run: RunId, name: String, obstacle:
 /// Loads what the job is, and works out its recipe.
 async fn recognize(shared: &Arc<Shared>, job: ClaimedJob) -> Result<KnownJob, Obstacle> {
     let asset = shared.assets.find(shared, &job.claim.tenant, job.asset_version).await?;
-    let partition_key: PartitionKey = job
-        .partition_key
-        .parse()
-        .map_err(|_| Obstacle::Final(format!("its partition key `{}` cannot be read", job.partition_key)))?;
+    let partition_key = parse_key(&job.partition_key)?;
     let sources = {
         let asset = asset.clone();
-        let opened = tokio::task::spawn_blocking(move || open_sources(&asset)).await;
+        let prints = shared.fingerprints.clone();
+        let opened = tokio::task::spawn_blocking(move || open_sources(&asset, &prints)).await;
         opened.map_err(|_| Obstacle::Host("opening directories failed".to_owned()))??
     };
-    let mut inputs = RecipeInputs::of(&asset.bound.definition);
-    for input in &job.inputs {
-        inputs.add(&input.input, &input.asset, &input.partition_key, input.digest);
-    }
-    let prints: Vec<(&str, Digest)> = sources
-        .iter()
-        .filter_map(|source| Some((source.resource.as_str(), source.fingerprint.as_ref()?.digest)))
-        .collect();
     let parts = RecipeParts {
         component: asset.bound.component,
         config: asset.config_digest,
         grants: asset.grants_digest,
-        sources: crate::pipeline::recipe::sources_digest(&prints),
-        inputs: inputs.digests(),
+        sources: sources_digest(&fingerprints(&sources)),
+        inputs: input_digests(&asset.bound, &job)?,
     };
     let recipe = parts.recipe(&asset.bound.definition.name, &partition_key);
     Ok(KnownJob {
@@ -242,29 +241,56 @@ async fn recognize(shared: &Arc<Shared>, job: ClaimedJob) -> Result<KnownJob, Ob
     })
 }
 
+/// One digest for each declared input, as the planner would work it out.
+fn input_digests(bound: &BoundAsset, job: &ClaimedJob) -> Result<Vec<Digest>, Obstacle> {
+    let digest_of = |declared: &crate::pipeline::asset::Input| {
+        let inputs: Vec<&ClaimedInput> = job.inputs.iter().filter(|input| input.input == declared.name).collect();
+        let keys: Vec<PartitionKey> =
+            inputs.iter().map(|input| parse_key(&input.partition_key)).collect::<Result<_, _>>()?;
+        let versions = inputs.iter().zip(&keys).map(|(input, partition)| recipe::InputVersion {
+            asset: &input.asset,
+            partition,
+            output: input.digest,
+        });
+        let absent = job.absent.get(&declared.name).copied().unwrap_or_default();
+        Ok(input_digest(&declared.name, versions, absent))
+    };
+    bound.definition.inputs.iter().map(digest_of).collect()
+}
+
+fn parse_key(text: &str) -> Result<PartitionKey, Obstacle> {
+    text.parse().map_err(|_| Obstacle::Final(format!("partition key `{text}` cannot be read")))
+}
+
+fn fingerprints(sources: &[Source]) -> Vec<SourceFingerprint> {
+    let of = |source: &Source| {
+        let fingerprint = source.fingerprint?.digest;
+        Some(SourceFingerprint { resource: source.resource.clone(), fingerprint })
+    };
+    sources.iter().filter_map(of).collect()
+}
+
 /// Opens the granted directories and takes their fingerprints.
-fn open_sources(asset: &KnownAsset) -> Result<Vec<Source>, Obstacle> {
+fn open_sources(asset: &KnownAsset, prints: &Mutex<FingerprintCache>) -> Result<Vec<Source>, Obstacle> {
     let mut sources = Vec::with_capacity(asset.bound.grants.len());
     for grant in &asset.bound.grants {
-        let Some(path) = asset.directories.get(&grant.resource) else {
-            return Err(Obstacle::Final(format!("its grant names resource `{}`, which is not registered", grant.resource)));
+        let resource = &grant.resource;
+        let Some(path) = asset.directories.get(resource) else {
+            return Err(Obstacle::Final(format!("its grant names resource `{resource}`, which is not registered")));
         };
         let cannot = |error: &dyn std::error::Error| {
-            Obstacle::Final(format!("resource `{}` cannot be read at {}: {}", grant.resource, path.display(), chain(error)))
+            let (path, why) = (path.display(), chain(error));
+            Obstacle::Final(format!("resource `{resource}` cannot be read at {path}: {why}"))
         };
         let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(|error| cannot(&error))?;
         let fingerprint = match grant.access {
-            crate::pipeline::policy::Access::Read => {
-                Some(fingerprint(&dir, &grant.paths).map_err(|error| cannot(&error))?)
+            Access::Read => {
+                let mut prints = prints.lock().expect("nothing that holds this lock can panic");
+                Some(fingerprint(&dir, &grant.paths, &mut prints).map_err(|error| cannot(&error))?)
             }
-            crate::pipeline::policy::Access::ReadWrite => None,
+            Access::ReadWrite => None,
         };
-        sources.push(Source {
-            resource: grant.resource.clone(),
-            dir: Arc::new(dir),
-            globs: grant.paths.clone(),
-            fingerprint,
-        });
+        sources.push(Source { resource: resource.clone(), dir, globs: grant.paths.clone(), fingerprint });
     }
     Ok(sources)
 }
@@ -323,7 +349,7 @@ fn reused(job: &KnownJob, result: &CachedResult) -> Ending {
         asset: job.asset.id,
         asset_version: job.asset.version,
         partition_key: job.partition_key.as_str().to_owned(),
-        attempt: crate::id::AttemptId::new(),
+        attempt: AttemptId::new(),
         digest: result.digest,
         size_bytes: result.size_bytes,
         inline: None,
@@ -334,7 +360,7 @@ fn reused(job: &KnownJob, result: &CachedResult) -> Ending {
         input_digests: job.parts.inputs.clone(),
         engine_id: result.engine_id.clone(),
         reused_from: Some(result.id),
-        edges: job.edges(|_| 0),
+        edges: job.edges(|_, _| 0),
         external_reads: job.external_reads(),
         staged_files: Vec::new(),
     }))
@@ -377,23 +403,23 @@ async fn equip(shared: &Arc<Shared>, job: KnownJob) -> Result<Prepared, Obstacle
     let component = load_component(shared, &job).await?;
     let inputs = grant_inputs(shared, &job).await?;
     let bound = &job.asset.bound;
-    let directories = job
-        .sources
-        .iter()
-        .zip(&bound.grants)
-        .map(|(source, grant)| Directory { dir: source.dir.clone(), grant: grant.clone() })
-        .collect();
+    let mut directories = Vec::with_capacity(job.sources.len());
+    for (source, grant) in job.sources.iter().zip(&bound.grants) {
+        let directory = source.dir.try_clone().map_err(|error| Obstacle::Host(chain(&error)))?;
+        directories.push(Directory { directory, grant: grant.clone() });
+    }
+    let partition = job.partition_key.partition();
     let attempt = Attempt {
         component,
         tenant: job.claim.tenant.clone(),
         blobs: shared.blobs.clone(),
-        job: JobContext {
+        context: Context {
             run_id: job.run.to_string(),
             asset: bound.definition.name.clone(),
-            partition: job.partition_key.partition(),
             attempt: u32::try_from(job.claim.charged).unwrap_or(0) + 1,
-            logical_time_ms: bound.logical_time_ms(&job.partition_key),
-            config: serde_json::Value::Object(bound.config.clone()).to_string(),
+            logical_time_ms: logical_time_ms(&bound.definition.dimensions, &partition),
+            config: canonical_json(&bound.config),
+            partition,
         },
         inputs,
         directories,
@@ -411,38 +437,42 @@ async fn equip(shared: &Arc<Shared>, job: KnownJob) -> Result<Prepared, Obstacle
 
 async fn load_component(shared: &Arc<Shared>, job: &KnownJob) -> Result<Arc<Component>, Obstacle> {
     let (blobs, tenant, digest) = (shared.blobs.clone(), job.claim.tenant.clone(), job.asset.bound.component);
-    let bytes = move || blobs.read_all(&tenant, digest);
+    let bytes = async move || blobs.read_all(&tenant, digest);
     shared.engine.load(digest, bytes).await.map_err(|error| match error {
-        LoadError::Refused(reason) => Obstacle::Final(format!("its component cannot be loaded: {reason}")),
-        LoadError::Host(error) => Obstacle::Host(format!("its component cannot be loaded: {}", chain(&*error))),
+        LoadError::Refused { .. } => Obstacle::Final(chain(&error)),
+        // The bytes are gone or broken: no wait brings them back.
+        LoadError::Bytes { source: BlobError::Missing { .. } | BlobError::Corrupt { .. }, .. } => {
+            Obstacle::Final(chain(&error))
+        }
+        _ => Obstacle::Host(chain(&error)),
     })
 }
 
 /// The versions behind each declared input, with their bytes when they are small.
 async fn grant_inputs(shared: &Arc<Shared>, job: &KnownJob) -> Result<Vec<InputGrant>, Obstacle> {
-    let mut contents = load_inline_contents(shared, job).await?;
+    let contents = load_inline_contents(shared, job).await?;
     let grants = job.asset.bound.definition.inputs.iter().map(|declared| {
         let versions = job.inputs.iter().filter(|input| input.input == declared.name);
         let versions = versions.map(|input| {
-            let content = match contents.get_mut(&input.digest) {
+            let content = match contents.get(&input.digest) {
                 Some(bytes) => Content::Inline(bytes.clone()),
                 None => Content::Stored,
             };
-            let partition_key: PartitionKey = input.partition_key.parse().unwrap_or_else(|_| PartitionKey::unpartitioned());
-            InputVersion {
+            let partition = parse_key(&input.partition_key)?.partition();
+            Ok(InputVersion {
                 asset: input.asset.clone(),
-                partition: partition_key.partition(),
+                partition,
                 materialization: input.materialization.to_string(),
                 digest: input.digest,
                 size: input.size_bytes,
                 media_type: input.media_type.clone(),
                 metadata: fields(&input.metadata),
                 content,
-            }
+            })
         });
-        InputGrant { name: declared.name.clone(), versions: versions.collect() }
+        Ok(InputGrant { name: declared.name.clone(), versions: versions.collect::<Result<_, Obstacle>>()? })
     });
-    Ok(grants.collect())
+    grants.collect()
 }
 
 /// Small inputs come from the database into memory; when they are many, into the blob store.

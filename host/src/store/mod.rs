@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    PgPool,
+    Executor as _, PgPool,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -26,6 +26,13 @@ pub use error::StoreError;
 
 use crate::limit::{DATABASE_CONNECT_TIMEOUT, DATABASE_CONNECTIONS_MAX, HISTORY_DAYS_AHEAD};
 
+/// What every connection sets.
+///
+/// Each statement reaches its rows by an index or by their place. A plan that was made while a table was small would
+/// scan it, and a prepared statement keeps its plan until the table is analyzed: long after it has grown.
+/// Compiling a plan takes longer than running any of these.
+pub const SESSION_SETTINGS: &str = "set enable_seqscan = off; set jit = off";
+
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// The database of one installation.
@@ -40,6 +47,9 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(DATABASE_CONNECTIONS_MAX)
             .acquire_timeout(DATABASE_CONNECT_TIMEOUT)
+            .after_connect(|connection, _| {
+                Box::pin(async move { connection.execute(sqlx::raw_sql(SESSION_SETTINGS)).await.map(drop) })
+            })
             .connect_with(options.application_name("flowstone"))
             .await
             .doing("connecting")?;

@@ -1,0 +1,204 @@
+//! What an asset sees of its inputs, its context and its directories, and what the host sees of how it ends.
+
+use std::io::{BufRead, Read, Seek, SeekFrom, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, SystemTime};
+
+use flowstone_sdk::log::Level;
+use flowstone_sdk::prelude::*;
+use flowstone_sdk::testing::{Job, Outcome, Version};
+
+#[asset(inputs(one = optional("a"), many = all("b")))]
+fn reader(ctx: &Context) -> Result<String> {
+    let mut text = String::new();
+    for version in ctx.inputs("many")? {
+        let rows = version.metadata("rows").unwrap_or("?");
+        text += &format!(
+            "{} {} {} {rows} {}\n",
+            version.asset(),
+            version.partition(),
+            version.size(),
+            version.media_type()
+        );
+    }
+    if let Some(one) = ctx.optional_input("one")? {
+        text += &one.text()?;
+    }
+    Ok(text)
+}
+
+#[test]
+fn every_version_comes_with_what_is_known_about_it() {
+    let january = Version::new("12.5").at("month", "2012-01").metadata("rows", "31").media_type("text/plain");
+    let finished = Job::new("reader").input("many", january).input("many", "x").input("one", "tail").run();
+    assert_eq!(finished.text(), "b month=2012-01 4 31 text/plain\nb none 1 ? application/octet-stream\ntail");
+    assert_eq!(Job::new("reader").run().text(), "");
+}
+
+#[asset(inputs(a = all("a")))]
+fn picky(ctx: &Context) -> Result<Json<i64>> {
+    Ok(Json(ctx.input("a")?.json()?))
+}
+
+#[test]
+fn reading_says_what_is_wrong_with_an_input() {
+    let fail = |job: Job| match job.run().outcome {
+        Outcome::Permanent(message) => message,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(fail(Job::new("picky")), "input `a` is absent: use `optional_input` if it may be");
+    let two = Job::new("picky").input("a", "1").input("a", "2");
+    assert_eq!(fail(two), "input `a` has 2 versions: use `inputs` to read them all");
+    let text = Job::new("picky").input("a", Version::new("x").at("year", "2012"));
+    assert_eq!(fail(text), "reading input `a` at year=2012: expected value at line 1 column 1");
+}
+
+#[asset]
+fn curious(ctx: &Context) -> Result<()> {
+    for error in [ctx.input("secrets").err(), ctx.directory("home").err()] {
+        assert_eq!(error.and_then(|error| error.capability_error().cloned()), Some(CapabilityError::Denied));
+    }
+    ctx.input("secrets").map(drop)
+}
+
+#[test]
+fn what_is_not_declared_is_denied() {
+    assert_eq!(Job::new("curious").run().outcome, Outcome::Permanent("reading input `secrets`: denied".into()));
+}
+
+#[asset(inputs(a = "a"))]
+fn seeker(ctx: &Context) -> Result<Json<(u64, String, String)>> {
+    let mut reader = ctx.input("a")?.reader()?;
+    let end = reader.seek(SeekFrom::End(-2))?;
+    let (mut last, mut first) = (String::new(), String::new());
+    reader.read_to_string(&mut last)?;
+    reader.rewind()?;
+    reader.read_line(&mut first)?;
+    Ok(Json((end, first, last)))
+}
+
+#[test]
+fn a_reader_goes_to_any_place() {
+    // Larger than one call moves, so that the ends lie in different chunks.
+    let bytes = format!("head\n{}yz", "x".repeat(3 << 20));
+    let (end, first, last) = Job::new("seeker").input("a", bytes).run().json::<(u64, String, String)>();
+    assert_eq!((end, &*first, &*last), ((3 << 20) + 5, "head\n", "yz"));
+}
+
+#[asset(inputs(a = "a"), media_type = "text/plain")]
+fn streamer(ctx: &Context) -> Result<&str> {
+    let mut reader = ctx.input("a")?.reader()?;
+    write!(ctx.output(), "<")?;
+    std::io::copy(&mut reader, &mut ctx.output())?;
+    ctx.output().write_all(&vec![b'!'; 3 << 20])?;
+    ctx.set_media_type("text/x-loud")?;
+    Ok(">")
+}
+
+#[test]
+fn streams_keep_their_order_whatever_the_size_of_a_write() {
+    let body = "y".repeat((2 << 20) + 7);
+    let finished = Job::new("streamer").input("a", &body).run();
+    assert!(finished.text() == format!("<{body}{}>", "!".repeat(3 << 20)), "the output differs");
+    assert_eq!(finished.media_type, "text/x-loud");
+}
+
+#[asset(partitions(day = daily("2024-01-01"), region = static_keys("north")))]
+fn placed(ctx: &Context) -> Result<String> {
+    let seconds = ctx.logical_time().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let (region, partition) = (ctx.partition().key("region")?, ctx.partition());
+    log::warn!(region = region, seconds = seconds, "attempt {} of {}", ctx.attempt(), ctx.asset());
+    Ok(format!("{partition} {seconds}"))
+}
+
+#[test]
+fn the_context_says_where_the_call_stands() {
+    let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(43_200);
+    let job = Job::new("placed").partition("day", "2024-01-01").partition("region", "north");
+    let finished = job.attempt(2).logical_time(noon).run();
+    assert_eq!(finished.text(), "day=2024-01-01, region=north 43200");
+    let [line] = &finished.log[..] else { panic!("{:?}", finished.log) };
+    assert_eq!((line.level, &*line.message), (Level::Warn, "attempt 2 of placed"));
+    assert_eq!(line.fields, [("region".into(), "north".into()), ("seconds".into(), "43200".into())]);
+}
+
+#[asset]
+fn strict(ctx: &Context) -> Result<String> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Config {
+        city: String,
+    }
+    Ok(ctx.config::<Config>()?.city)
+}
+
+#[test]
+fn a_wrong_configuration_is_a_permanent_error_with_its_place() {
+    assert_eq!(Job::new("strict").config(serde_json::json!({ "city": "Seattle" })).run().text(), "Seattle");
+    let outcome = Job::new("strict").config(serde_json::json!({ "town": "Seattle" })).run().outcome;
+    let place = "reading the configuration: unknown field `town`, expected `city` at line 1 column 7";
+    assert_eq!(outcome, Outcome::Permanent(place.into()));
+}
+
+#[asset]
+fn busy() -> Result<String> {
+    Err(Error::retryable("busy").retry_after(Duration::from_millis(1_500)))
+}
+
+#[asset]
+fn panics(ctx: &Context) -> Result<()> {
+    write!(ctx.output(), "half")?;
+    panic!("on purpose")
+}
+
+#[test]
+fn failures_keep_their_kind() {
+    let after = Some(Duration::from_millis(1_500));
+    assert_eq!(Job::new("busy").run().outcome, Outcome::Retryable { message: "busy".into(), after });
+}
+
+#[test]
+fn a_panic_leaves_nothing_to_the_next_job_of_the_thread() {
+    catch_unwind(AssertUnwindSafe(|| Job::new("panics").run())).expect_err("it panics");
+    assert_eq!(Job::new("reader").input("one", "clean").run().text(), "clean");
+}
+
+#[asset(requires(station = files("reads and writes")))]
+fn clerk(ctx: &Context) -> Result<String> {
+    let station = ctx.directory("station")?;
+    let listed = station.entries().map(|entry| Ok(entry?.path)).collect::<Result<Vec<_>>>()?;
+    for path in ["../a", "/a", "a//b", "./a", ""] {
+        let error = station.bytes(path).err().and_then(|error| error.capability_error().cloned());
+        assert!(matches!(error, Some(CapabilityError::Invalid(_))), "{path}");
+    }
+    let absent = station.text("absent").unwrap_err();
+    assert_eq!(absent.to_string(), "reading `absent` of directory `station`: not found");
+    station.append("sum", vec![b'x'; (1 << 20) + 1])?;
+    station.append("empty", "")?;
+    station.remove("b")?;
+    Ok(format!("{} {}", listed.len(), station.text("b")?))
+}
+
+#[test]
+fn what_is_written_to_a_directory_shows_only_afterwards() {
+    // More than one page of the listing.
+    let many = (0..2_500).map(|number| (format!("many/{number:04}"), "")).chain([("b".into(), "old")]);
+    let finished = Job::new("clerk").directory("station", many).run();
+    assert_eq!(finished.text(), "2501 old");
+    let station = &finished.directories["station"];
+    assert_eq!((station["sum"].len(), &station["empty"][..]), ((1 << 20) + 1, &b""[..]));
+    assert!(!station.contains_key("b"));
+}
+
+#[test]
+fn a_test_that_the_host_would_not_start_fails() {
+    let panics = |run: fn()| catch_unwind(run).expect_err("it cannot start").downcast_ref::<String>().unwrap().clone();
+    assert!(panics(|| drop(Job::new("nobody"))).starts_with("no asset is called `nobody`; there are [\"busy\","));
+    assert_eq!(
+        panics(|| drop(Job::new("seeker").input("b", ""))),
+        "asset `seeker` declares no input `b`; it has [\"a\"]"
+    );
+    assert_eq!(panics(|| drop(Job::new("seeker").run())), "asset `seeker` needs a version of `a`");
+    assert_eq!(panics(|| drop(Job::new("clerk").run())), "asset `clerk` requires `station`");
+    assert!(panics(|| drop(Job::new("placed").run())).contains("other dimensions"));
+}

@@ -1,0 +1,309 @@
+//! From a manifest to an immutable version: read, inspect, compile, describe, validate, write.
+//!
+//! Whatever is wrong is answered at once: with the manifest, with any of its components, and with how they fit. No code
+//! of a component runs before it was inspected, and `describe` runs without grants.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{App, AppError};
+use crate::{
+    blob::{Digest, DigestWriter, Stored},
+    engine::{DescribeFailure, Inspection},
+    id::{AssetId, AssetVersionId, PipelineId, PipelineVersionId},
+    limit::{COMPONENT_BYTES_MAX, MANIFEST_BYTES_MAX},
+    pipeline::{
+        asset::{AssetDefinition, Capability},
+        diagnostic::{Diagnostic, did_you_mean},
+        manifest::{Manifest, Resource, parse_manifest},
+        recipe::{config_digest, reach_digest},
+        validate::{Bound, BoundAsset, DescribedComponent, validate},
+    },
+    store::pipelines::{NewAssetVersion, NewPipelineVersion},
+};
+
+/// The manifest's name when a folder is given.
+pub const MANIFEST_NAME: &str = "flowstone.toml";
+
+/// A pipeline that could be deployed.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// As it was written.
+    pub manifest: Manifest,
+    /// Its assets with everything that the manifest decides.
+    pub bound: Bound,
+    text: String,
+    folder: PathBuf,
+    components: Vec<Arc<[u8]>>,
+}
+
+/// What a deploy did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployed {
+    /// The pipeline.
+    pub name: String,
+    /// Its version.
+    pub number: i32,
+    /// Whether anything has changed since the last one.
+    pub new: bool,
+}
+
+/// A deployed version, ready to plan.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// Its name.
+    pub name: String,
+    /// The version's number.
+    pub number: i32,
+    /// This version.
+    pub id: PipelineVersionId,
+    /// Whatever the version.
+    pub pipeline: PipelineId,
+    /// In topological order.
+    pub assets: Vec<PipelineAsset>,
+}
+
+/// An asset of a deployed version.
+#[derive(Clone, Debug)]
+pub struct PipelineAsset {
+    /// Whatever the version.
+    pub id: AssetId,
+    /// Of this version.
+    pub version: AssetVersionId,
+    /// Its definition and what the manifest decides.
+    pub bound: BoundAsset,
+}
+
+impl App {
+    /// Reads a manifest and its components and proves that they fit; writes nothing but compiled code.
+    pub async fn check(&self, manifest: &Path) -> Result<Checked, AppError> {
+        let path = if manifest.is_dir() { manifest.join(MANIFEST_NAME) } else { manifest.to_owned() };
+        let file = path.display().to_string();
+        let text = read_manifest(&path)?;
+        let parsed = parse_manifest(&file, &text).map_err(AppError::Invalid)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = fs::canonicalize(folder).map_err(|error| AppError::host("find the manifest's folder", error))?;
+
+        let mut mistakes = check_resources(&parsed, &folder);
+        let mut components = Vec::new();
+        let mut described = Vec::new();
+        for source in &parsed.components {
+            match self.describe_file(&folder, &source.path).await {
+                Ok((component, described_component)) => {
+                    components.push(component);
+                    described.push(described_component);
+                }
+                Err(Trouble::User(messages)) => mistakes.extend(messages.into_iter().map(|message| Diagnostic {
+                    file: source.path.clone(),
+                    place: None,
+                    key: String::new(),
+                    message,
+                    fix: None,
+                })),
+                Err(Trouble::Host(error)) => return Err(error),
+            }
+        }
+        if !mistakes.is_empty() {
+            return Err(AppError::Invalid(mistakes));
+        }
+        let bound = validate(&described, &parsed).map_err(AppError::Invalid)?;
+        Ok(Checked { manifest: parsed, bound, text, folder, components })
+    }
+
+    /// Writes a checked pipeline as a new version, unless the newest one is the same.
+    pub async fn deploy(&self, checked: &Checked) -> Result<Deployed, AppError> {
+        let mut components = Vec::new();
+        for component in &checked.components {
+            let (blobs, tenant, bytes) = (self.blobs.clone(), self.tenant.clone(), component.clone());
+            let stored = tokio::task::spawn_blocking(move || blobs.put(&tenant, &bytes)).await;
+            components.push(stored.map_err(|error| AppError::host("store a component", error))??);
+        }
+        let version = checked.version(&self.tenant, components)?;
+        let (number, new) = self.store.deploy(&version).await?;
+        Ok(Deployed { name: version.name, number, new })
+    }
+
+    /// The newest version of a deployed pipeline.
+    pub async fn load_pipeline(&self, name: &str) -> Result<Pipeline, AppError> {
+        let Some(record) = self.store.find_pipeline(&self.tenant, name).await? else {
+            return Err(self.no_such_pipeline(name).await?);
+        };
+        let assets = record
+            .assets
+            .into_iter()
+            .map(|asset| {
+                let bound: BoundAsset = serde_json::from_value(asset.settings).map_err(|error| {
+                    AppError::host(format!("read asset `{}`, which another version of flowstone wrote", asset.name), error)
+                })?;
+                Ok(PipelineAsset { id: asset.asset, version: asset.id, bound })
+            })
+            .collect::<Result<_, AppError>>()?;
+        Ok(Pipeline { name: record.name, number: record.number, id: record.id, pipeline: record.pipeline, assets })
+    }
+
+    /// PIPELINE of the command line: a manifest or its folder is deployed, a name is looked up.
+    pub async fn resolve_pipeline(&self, pipeline: &str) -> Result<(Pipeline, Option<Deployed>), AppError> {
+        if !is_path(pipeline) {
+            return Ok((self.load_pipeline(pipeline).await?, None));
+        }
+        let checked = self.check(Path::new(pipeline)).await?;
+        let deployed = self.deploy(&checked).await?;
+        Ok((self.load_pipeline(&deployed.name).await?, Some(deployed)))
+    }
+
+    /// What a component describes, after it has passed inspection.
+    pub async fn describe(&self, bytes: Vec<u8>) -> Result<Vec<AssetDefinition>, AppError> {
+        match self.describe_bytes(&bytes.into()).await {
+            Ok((_, definitions)) => Ok(definitions),
+            Err(Trouble::User(messages)) => Err(AppError::Usage(messages.join("\n"))),
+            Err(Trouble::Host(error)) => Err(error),
+        }
+    }
+
+    async fn describe_file(&self, folder: &Path, path: &str) -> Result<(Arc<[u8]>, DescribedComponent), Trouble> {
+        let bytes: Arc<[u8]> = read_component(&folder.join(path))?.into();
+        let (inspection, assets) = self.describe_bytes(&bytes).await?;
+        let idle = idle_imports(&inspection, &assets);
+        if !idle.is_empty() {
+            return Err(Trouble::User(idle));
+        }
+        let described = DescribedComponent { path: path.to_owned(), digest: inspection.digest, assets };
+        Ok((bytes, described))
+    }
+
+    async fn describe_bytes(&self, bytes: &Arc<[u8]>) -> Result<(Inspection, Vec<AssetDefinition>), Trouble> {
+        let (engine, source) = (self.engine.clone(), bytes.clone());
+        let inspection = tokio::task::spawn_blocking(move || engine.inspect(&source))
+            .await
+            .map_err(|error| Trouble::Host(AppError::host("inspect a component", error)))?
+            .map_err(|problems| Trouble::User(problems.iter().map(ToString::to_string).collect()))?;
+        let source = bytes.clone();
+        let component = self.engine.load(inspection.digest, async move || Ok(source.to_vec())).await.map_err(|error| {
+            if error.is_refused() {
+                Trouble::User(vec![error.to_string()])
+            } else {
+                Trouble::Host(AppError::host("compile a component", error))
+            }
+        })?;
+        let assets = self.engine.describe(&component).await.map_err(|failure| match failure {
+            DescribeFailure::Host(_) => Trouble::Host(AppError::host("describe a component", failure)),
+            failure => Trouble::User(vec![failure.to_string()]),
+        })?;
+        Ok((inspection, assets))
+    }
+
+    async fn no_such_pipeline(&self, name: &str) -> Result<AppError, AppError> {
+        let known = self.store.list_pipelines(&self.tenant).await?;
+        let hint = did_you_mean(name, known.iter().map(|pipeline| pipeline.name.as_str()));
+        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        Ok(AppError::Usage(format!(
+            "no pipeline `{name}` is deployed{hint}; `flowstone deploy MANIFEST` deploys one, and a manifest is given by its path"
+        )))
+    }
+}
+
+/// Capabilities that the component imports and none of its assets asks for: nothing could ever grant them.
+fn idle_imports(inspection: &Inspection, assets: &[AssetDefinition]) -> Vec<String> {
+    let required: BTreeSet<Capability> =
+        assets.iter().flat_map(|asset| asset.requirements.iter().map(|requirement| requirement.capability)).collect();
+    let idle = inspection.capabilities.iter().filter(|capability| !required.contains(capability));
+    idle.map(|capability| {
+        let name = capability.name();
+        format!("it imports `flowstone:asset/{name}`, and no asset of it requires {name}; declare the requirement, or build without the import")
+    })
+    .collect()
+}
+
+/// Whose fault it is that a component cannot be described.
+enum Trouble {
+    User(Vec<String>),
+    Host(AppError),
+}
+
+impl Checked {
+    fn version(&self, tenant: &str, components: Vec<Stored>) -> Result<NewPipelineVersion, AppError> {
+        let mut digest = DigestWriter::default();
+        let mut resources = Vec::new();
+        for (name, resource) in &self.manifest.resources {
+            let Resource::Directory { path, access } = resource;
+            let settings = serde_json::json!({ "path": self.folder.join(path), "access": access });
+            digest.field(name.as_bytes());
+            digest.field(settings.to_string().as_bytes());
+            resources.push((name.clone(), "directory", settings));
+        }
+        let mut assets = Vec::new();
+        for asset in &self.bound.assets {
+            let settings = serde_json::to_value(asset)
+                .map_err(|error| AppError::host(format!("store asset `{}`", asset.definition.name), error))?;
+            digest.field(settings.to_string().as_bytes());
+            assets.push(NewAssetVersion {
+                name: asset.definition.name.clone(),
+                component: asset.component,
+                config_digest: config_digest(&asset.config),
+                grants_digest: reach_digest(&asset.grants),
+                settings,
+            });
+        }
+        Ok(NewPipelineVersion {
+            tenant: tenant.to_owned(),
+            name: self.manifest.name.clone(),
+            digest: digest.finish(),
+            manifest: self.text.clone(),
+            components,
+            resources,
+            assets,
+        })
+    }
+}
+
+/// A name cannot hold a slash or a dot, so neither can be mistaken for the other.
+fn is_path(pipeline: &str) -> bool {
+    pipeline.contains(['/', '.'])
+}
+
+fn read_manifest(path: &Path) -> Result<String, AppError> {
+    let shown = path.display();
+    let mistake = |message: String| AppError::Usage(message);
+    let file = fs::File::open(path).map_err(|error| mistake(format!("cannot read the manifest {shown}: {error}")))?;
+    let mut bytes = Vec::new();
+    // One more than allowed, so that the parser sees that it is too much.
+    file.take(MANIFEST_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| mistake(format!("cannot read the manifest {shown}: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| mistake(format!("the manifest {shown} is not UTF-8 text")))
+}
+
+fn read_component(path: &Path) -> Result<Vec<u8>, Trouble> {
+    let refused = |error: std::io::Error| Trouble::User(vec![format!("cannot be read: {error}; build it, or mend `path`")]);
+    let file = fs::File::open(path).map_err(refused)?;
+    let mut bytes = Vec::new();
+    file.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(refused)?;
+    Ok(bytes)
+}
+
+/// Directories that are not there are the operator's mistake, and better known now than when a job runs.
+fn check_resources(manifest: &Manifest, folder: &Path) -> Vec<Diagnostic> {
+    let mut mistakes = Vec::new();
+    for (name, resource) in &manifest.resources {
+        let Resource::Directory { path, .. } = resource;
+        let full = folder.join(path);
+        if full.is_dir() {
+            continue;
+        }
+        let key = format!("resources.{name}");
+        mistakes.push(Diagnostic {
+            file: manifest.file.clone(),
+            place: manifest.place(&key),
+            message: format!("there is no directory at {}", full.display()),
+            fix: Some("make it, or mend `path`, which is relative to the manifest".to_owned()),
+            key: format!("{key}.path"),
+        });
+    }
+    mistakes
+}
+

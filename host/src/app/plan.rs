@@ -1,0 +1,132 @@
+//! Planning: gathers what the planner compares, and asks it.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use cap_std::{ambient_authority, fs::Dir};
+
+use super::{App, AppError, Pipeline};
+use crate::{
+    capability::files::{FingerprintCache, fingerprint},
+    pipeline::{
+        partition::PartitionKey,
+        plan::{Force, Known, Latest, Plan, Request, key_spaces, plan},
+        policy::{Access, DirectoryGrant},
+        recipe::{RecipeParts, SourceFingerprint},
+        selection::resolve_selection,
+        validate::BoundAsset,
+    },
+    store::StoreError,
+};
+
+/// What somebody wants materialized.
+#[derive(Clone, Debug)]
+pub struct PlanRequest {
+    /// By name; none means all.
+    pub assets: Vec<String>,
+    /// As typed; none means all.
+    pub partitions: Vec<String>,
+    /// Whether what the selection needs is made too, where it is missing or stale.
+    pub with_inputs: bool,
+    /// What runs although nothing has changed.
+    pub force: Force,
+}
+
+impl App {
+    /// What would run now, and why. Changes nothing.
+    pub async fn plan(&self, pipeline: &Pipeline, request: &PlanRequest) -> Result<Plan, AppError> {
+        let assets: Vec<BoundAsset> = pipeline.assets.iter().map(|asset| asset.bound.clone()).collect();
+        let now = jiff::Timestamp::now();
+        let spaces = key_spaces(&assets, now).map_err(usage)?;
+        let selection = resolve_selection(&assets, &spaces, &request.assets, &request.partitions).map_err(|errors| {
+            AppError::Usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        })?;
+        let latest = self.load_latest(pipeline).await?;
+        let sources = self.take_fingerprints(pipeline).await?;
+        let request = Request {
+            assets: &assets,
+            spaces: &spaces,
+            selection: &selection,
+            with_inputs: request.with_inputs,
+            force: request.force,
+            now,
+            latest: &latest,
+            sources: &sources,
+        };
+        plan(&request).map_err(usage)
+    }
+
+    async fn load_latest(&self, pipeline: &Pipeline) -> Result<Latest, AppError> {
+        let ids: Vec<_> = pipeline.assets.iter().map(|asset| asset.id).collect();
+        let number: HashMap<_, usize> = ids.iter().enumerate().map(|(number, id)| (*id, number)).collect();
+        let mut latest = Latest::new(ids.len());
+        for record in self.store.list_latest(&self.tenant, &ids).await? {
+            let partition: PartitionKey = record.partition_key.parse().map_err(|error| StoreError::Unreadable {
+                what: format!("partition key `{}`", record.partition_key),
+                source: Box::new(error),
+            })?;
+            let known = Known {
+                materialization: record.id,
+                digest: record.digest,
+                parts: RecipeParts {
+                    component: record.component,
+                    config: record.config_digest,
+                    grants: record.grants_digest,
+                    sources: record.sources_digest,
+                    inputs: record.input_digests,
+                },
+                made_at_ms: record.created_at_ms,
+            };
+            latest.insert(number[&record.asset], partition, known);
+        }
+        Ok(latest)
+    }
+
+    /// By asset, what its read-only grants reach at this moment.
+    async fn take_fingerprints(&self, pipeline: &Pipeline) -> Result<Vec<Vec<SourceFingerprint>>, AppError> {
+        let paths: HashMap<String, PathBuf> = self
+            .store
+            .list_resources(&self.tenant, pipeline.id)
+            .await?
+            .into_iter()
+            .filter_map(|resource| Some((resource.name, PathBuf::from(resource.settings.get("path")?.as_str()?))))
+            .collect();
+        let grants: Vec<Vec<DirectoryGrant>> = pipeline.assets.iter().map(|asset| asset.bound.grants.clone()).collect();
+        let taken = tokio::task::spawn_blocking(move || {
+            let mut cache = FingerprintCache::default();
+            grants.iter().map(|grants| fingerprints_of(grants, &paths, &mut cache)).collect()
+        });
+        taken.await.map_err(|error| AppError::host("look at the granted directories", error))?
+    }
+}
+
+fn fingerprints_of(
+    grants: &[DirectoryGrant],
+    paths: &HashMap<String, PathBuf>,
+    cache: &mut FingerprintCache,
+) -> Result<Vec<SourceFingerprint>, AppError> {
+    let read_only = grants.iter().filter(|grant| grant.access == Access::Read);
+    read_only
+        .map(|grant| {
+            let resource = &grant.resource;
+            let Some(path) = paths.get(resource) else {
+                return Err(AppError::Usage(format!("resource `{resource}` is not registered; deploy the pipeline again")));
+            };
+            let cannot = |error: &dyn std::error::Error| {
+                AppError::Usage(format!("resource `{resource}`: cannot read {}: {error}", path.display()))
+            };
+            let directory = Dir::open_ambient_dir(path, ambient_authority()).map_err(|error| cannot(&error))?;
+            let taken = fingerprint(&directory, &grant.paths, cache).map_err(|error| cannot(&error))?;
+            Ok(SourceFingerprint { resource: resource.clone(), fingerprint: taken.digest })
+        })
+        .collect()
+}
+
+fn usage(error: impl std::error::Error) -> AppError {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    AppError::Usage(message)
+}

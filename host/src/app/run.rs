@@ -1,0 +1,83 @@
+//! Starting and ending runs.
+
+use serde_json::json;
+
+use super::{App, AppError, Pipeline, PlanRequest};
+use crate::{
+    id::{JobId, RunId, WorkerId},
+    pipeline::plan::{Force, InputSource, Plan, Reason},
+    store::runs::{InputOrigin, NewJob, NewJobInput, NewRun},
+};
+
+impl App {
+    /// Submits a plan: from here on every worker can take its jobs.
+    ///
+    /// Runs of the same pipeline that nobody waits for any more are ended first; this plan holds what they left.
+    pub async fn start_run(
+        &self,
+        pipeline: &Pipeline,
+        request: &PlanRequest,
+        plan: &Plan,
+        owner: WorkerId,
+    ) -> Result<RunId, AppError> {
+        let run = RunId::new();
+        for abandoned in self.store.list_abandoned_runs(&self.tenant, pipeline.pipeline).await? {
+            let cause = format!("its process is gone; run {run} plans anew what it left");
+            self.store.cancel_run(&self.tenant, abandoned, &cause).await?;
+        }
+        // Ids sort in the order of the plan, and so does whatever lists them.
+        let ids: Vec<JobId> = plan.jobs.iter().map(|_| JobId::new()).collect();
+        let jobs = plan.jobs.iter().zip(&ids).map(|(job, id)| {
+            let asset = &pipeline.assets[job.asset];
+            let inputs = job.inputs.iter().map(|input| NewJobInput {
+                input: input.name.to_string(),
+                position: input.position as i32,
+                optional: input.optional,
+                origin: match input.from {
+                    InputSource::Upstream(job) => InputOrigin::Job(ids[job]),
+                    InputSource::Pinned(id) => InputOrigin::Materialization(id),
+                    InputSource::Absent => InputOrigin::Absent,
+                },
+            });
+            NewJob {
+                id: *id,
+                asset_version: asset.version,
+                partition_key: job.partition.as_str().to_owned(),
+                reason: job.reason.to_string(),
+                // Effects are wanted again, and an old result is not; only what may have come out the same is looked up.
+                forced: matches!(job.reason, Reason::Forced | Reason::Effectful | Reason::NoLongerFresh),
+                inputs: inputs.collect(),
+            }
+        });
+        let run = NewRun {
+            id: run,
+            tenant: self.tenant.clone(),
+            pipeline_version: pipeline.id,
+            owner,
+            request: json!({
+                "assets": request.assets,
+                "partitions": request.partitions,
+                "with_inputs": request.with_inputs,
+                "force": match request.force {
+                    Force::No => "no",
+                    Force::Selected => "selected",
+                    Force::All => "all",
+                },
+            }),
+            jobs: jobs.collect(),
+        };
+        self.store.submit_run(&run).await?;
+        Ok(run.id)
+    }
+
+    /// Asks for a run's end.
+    pub async fn cancel(&self, run: RunId) -> Result<(), AppError> {
+        if self.store.cancel_run(&self.tenant, run, "cancelled by hand").await?.is_some() {
+            return Ok(());
+        }
+        Err(AppError::Usage(match self.store.find_run(&self.tenant, run).await? {
+            Some(record) => format!("run {run} is over: it {}", record.state),
+            None => format!("there is no run {run}; `flowstone runs` lists them"),
+        }))
+    }
+}

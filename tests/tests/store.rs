@@ -1,0 +1,393 @@
+//! The store on a real Postgres: every transition, and the race that is lost.
+
+use flowstone::{
+    blob::{Digest, Stored},
+    id::{AttemptId, JobId, MaterializationId, PipelineVersionId, RunId, WorkerId},
+    store::{
+        SESSION_SETTINGS, Store,
+        commit::{AttemptRecord, Ending, FinishedJob, NewEdge, NewMaterialization},
+        lineage::Direction,
+        pipelines::{NewAssetVersion, NewPipelineVersion, PipelineVersionRecord},
+        queue::{Claim, ClaimPosition, Inflight},
+        runs::{InputOrigin, NewJob, NewJobInput, NewRun},
+    },
+};
+use flowstone_tests::Database;
+use serde_json::json;
+
+const TENANT: &str = "default";
+
+/// A store with a worker and a deployed pipeline of three assets, `a`, `b` and `c`.
+struct Bench {
+    database: Database,
+    store: Store,
+    worker: WorkerId,
+    pipeline: PipelineVersionRecord,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let database = Database::new().await;
+        let store = Store::connect(database.options()).await.unwrap();
+        let worker = WorkerId::new();
+        store.register_worker(worker, "here").await.unwrap();
+        store.deploy(&version("p", 1)).await.unwrap();
+        let pipeline = store.find_pipeline(TENANT, "p").await.unwrap().unwrap();
+        Self { database, store, worker, pipeline }
+    }
+
+    /// A chain of jobs, each reading the one before it, in one run.
+    async fn submit(&self, jobs: &[(&str, &str, &[(usize, bool)])]) -> (RunId, Vec<JobId>) {
+        let ids: Vec<JobId> = jobs.iter().map(|_| JobId::new()).collect();
+        let new_jobs = jobs.iter().zip(&ids).map(|((asset, partition, inputs), id)| NewJob {
+            id: *id,
+            asset_version: self.asset(asset).id,
+            partition_key: (*partition).to_owned(),
+            reason: "never materialized".to_owned(),
+            forced: false,
+            inputs: inputs
+                .iter()
+                .enumerate()
+                .map(|(position, (upstream, optional))| NewJobInput {
+                    input: "in".to_owned(),
+                    position: position as i32,
+                    optional: *optional,
+                    origin: InputOrigin::Job(ids[*upstream]),
+                })
+                .collect(),
+        });
+        let run = NewRun {
+            id: RunId::new(),
+            tenant: TENANT.to_owned(),
+            pipeline_version: self.pipeline.id,
+            owner: self.worker,
+            request: json!({}),
+            jobs: new_jobs.collect(),
+        };
+        self.store.submit_run(&run).await.unwrap();
+        (run.id, ids)
+    }
+
+    fn asset(&self, name: &str) -> &flowstone::store::pipelines::AssetVersionRecord {
+        self.pipeline.assets.iter().find(|asset| asset.name == name).unwrap()
+    }
+
+    async fn claim(&self, limit: i64) -> Vec<Claim> {
+        self.store.claim_ready_jobs(self.worker, limit, ClaimPosition::START).await.unwrap().0
+    }
+
+    async fn claim_one(&self) -> Claim {
+        self.claim(1).await.pop().expect("a job is ready")
+    }
+
+    fn made(&self, asset: &str, partition: &str, bytes: &[u8], edges: Vec<NewEdge>) -> Ending {
+        let asset = self.asset(asset);
+        Ending::Materialized(Box::new(NewMaterialization {
+            id: MaterializationId::new(),
+            asset: asset.asset,
+            asset_version: asset.id,
+            partition_key: partition.to_owned(),
+            attempt: AttemptId::new(),
+            digest: Digest::of(bytes),
+            size_bytes: bytes.len() as u64,
+            inline: Some(bytes.to_vec()),
+            media_type: "text/plain".to_owned(),
+            metadata: json!([]),
+            recipe: Digest::of(partition.as_bytes()),
+            sources_digest: Digest::of(b""),
+            input_digests: vec![Digest::of(b"in")],
+            engine_id: "test".to_owned(),
+            reused_from: None,
+            edges,
+            external_reads: vec![],
+            staged_files: vec![],
+        }))
+    }
+
+    fn finished(&self, claim: Claim, run: RunId, ending: Ending) -> FinishedJob {
+        let attempt = AttemptRecord {
+            id: AttemptId::new(),
+            worker: self.worker,
+            verdict: "succeeded",
+            message: None,
+            charged: true,
+            engine_id: "test".to_owned(),
+            fuel_used: 1,
+            memory_bytes_peak: 2,
+            output_bytes: 3,
+            duration_us: 4,
+            log: None,
+            log_dropped: 0,
+            denials: None,
+        };
+        FinishedJob { claim, run, name: "a".to_owned(), attempt: Some(attempt), ending }
+    }
+
+    async fn states(&self, run: RunId) -> Vec<String> {
+        let jobs = self.store.list_jobs(TENANT, run, None, 100).await.unwrap();
+        jobs.into_iter().map(|job| job.state).collect()
+    }
+
+    async fn count(&self, table: &'static str) -> i64 {
+        let statement = match table {
+            "materialization" => "select count(*) from materialization",
+            "attempt" => "select count(*) from attempt",
+            "inflight" => "select count(*) from inflight",
+            "job_lease" => "select count(*) from job_lease",
+            other => panic!("{other} is not counted here"),
+        };
+        sqlx::query_scalar(statement).fetch_one(&self.database.pool().await).await.unwrap()
+    }
+}
+
+fn version(name: &str, seed: u8) -> NewPipelineVersion {
+    let component = Digest::of(b"component");
+    NewPipelineVersion {
+        tenant: TENANT.to_owned(),
+        name: name.to_owned(),
+        digest: Digest([seed; 32]),
+        manifest: String::new(),
+        components: vec![Stored { digest: component, size: 9 }],
+        resources: vec![("dir".to_owned(), "directory", json!({ "path": "/nowhere" }))],
+        assets: ["a", "b", "c"]
+            .map(|name| NewAssetVersion {
+                name: name.to_owned(),
+                component,
+                config_digest: Digest::of(b"config"),
+                grants_digest: Digest::of(b"grants"),
+                settings: json!({ "of": name }),
+            })
+            .into(),
+    }
+}
+
+#[tokio::test]
+async fn deploying_the_same_again_is_not_a_new_version() {
+    let bench = Bench::new().await;
+    assert_eq!(bench.store.deploy(&version("p", 1)).await.unwrap(), (1, false));
+    assert_eq!(bench.store.deploy(&version("p", 2)).await.unwrap(), (2, true));
+    assert_eq!(bench.store.deploy(&version("q", 2)).await.unwrap(), (1, true));
+    let newest = bench.store.find_pipeline(TENANT, "p").await.unwrap().unwrap();
+    assert_eq!(newest.number, 2);
+    assert_eq!(newest.assets[1].asset, bench.asset("b").asset, "an asset keeps its id from version to version");
+    assert!(bench.store.find_asset_version(TENANT, bench.asset("b").id).await.unwrap().is_some());
+    assert!(bench.store.find_pipeline("other", "p").await.unwrap().is_none());
+    let _other: PipelineVersionId = newest.id;
+}
+
+#[tokio::test]
+async fn a_chain_is_released_job_by_job_and_ends_its_run() {
+    let bench = Bench::new().await;
+    let (run, jobs) =
+        bench.submit(&[("a", "none", &[]), ("b", "none", &[(0, false)]), ("c", "none", &[(1, false)])]).await;
+    assert_eq!(bench.states(run).await, ["ready", "blocked", "blocked"]);
+    let mut upstream = Vec::new();
+    for (n, asset) in ["a", "b", "c"].into_iter().enumerate() {
+        let claim = bench.claim_one().await;
+        assert_eq!(claim.job, jobs[n]);
+        assert!(bench.claim(10).await.is_empty(), "what is claimed cannot be claimed again");
+        let loaded = bench.store.load_claimed_jobs(vec![claim.clone()]).await.unwrap().pop().unwrap();
+        assert_eq!(loaded.inputs.iter().map(|input| input.materialization).collect::<Vec<_>>(), upstream);
+        let edges = upstream
+            .iter()
+            .map(|id| NewEdge { input: "in".to_owned(), position: 0, upstream: *id, bytes_read: 5 })
+            .collect();
+        let ending = bench.made(asset, "none", asset.as_bytes(), edges);
+        let Ending::Materialized(new) = &ending else { unreachable!() };
+        upstream = vec![new.id];
+        let committed = bench.store.commit_finished_jobs(&[bench.finished(claim, run, ending)]).await.unwrap();
+        assert_eq!((committed.ended.len(), committed.released), (1, usize::from(n < 2)));
+    }
+    let record = bench.store.find_run(TENANT, run).await.unwrap().unwrap();
+    assert_eq!((record.state.as_str(), record.succeeded, record.jobs), ("succeeded", 3, 3));
+    assert!(record.finished_at_ms.is_some());
+
+    // Scenario 107: depths upstream and downstream.
+    let up = bench.store.walk_lineage(TENANT, upstream[0], Direction::Up, 10).await.unwrap();
+    let depths: Vec<(&str, i32)> = up.nodes.iter().map(|node| (node.asset.as_str(), node.depth)).collect();
+    assert_eq!(depths, [("c", 0), ("b", 1), ("a", 2)]);
+    let root = up.nodes[2].id;
+    let down = bench.store.walk_lineage(TENANT, root, Direction::Down, 1).await.unwrap();
+    assert_eq!(down.nodes.iter().map(|node| node.asset.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_stale_attempt_cannot_commit() {
+    let bench = Bench::new().await;
+    let (run, _) = bench.submit(&[("a", "none", &[])]).await;
+    let zombie = bench.claim_one().await;
+    bench.store.expire_all_sessions().await.unwrap();
+    assert_eq!(bench.store.rescue_lost_jobs().await.unwrap().jobs, 1);
+    assert!(!bench.store.renew_session(bench.worker).await.unwrap(), "the session is over");
+
+    bench.store.register_worker(bench.worker, "here").await.unwrap();
+    let second = bench.claim_one().await;
+    assert_eq!((second.job, second.charged, second.released), (zombie.job, 0, 1), "a lost attempt is not charged");
+    assert_ne!(second.token, zombie.token);
+
+    let late = bench.finished(zombie.clone(), run, bench.made("a", "none", b"late", vec![]));
+    let committed = bench.store.commit_finished_jobs(&[late]).await.unwrap();
+    assert_eq!(committed.fenced, [zombie.job]);
+    assert_eq!((bench.count("materialization").await, bench.count("attempt").await), (0, 1), "only the lost attempt");
+
+    let right = bench.finished(second, run, bench.made("a", "none", b"right", vec![]));
+    let committed = bench.store.commit_finished_jobs(std::slice::from_ref(&right)).await.unwrap();
+    assert_eq!(committed.ended.len(), 1);
+    let again = bench.store.commit_finished_jobs(&[right]).await.unwrap();
+    assert_eq!(again.fenced, [zombie.job], "a commit repeated writes nothing");
+    assert_eq!(bench.count("materialization").await, 1);
+}
+
+#[tokio::test]
+async fn a_failure_skips_what_needs_it_and_names_the_first_cause() {
+    let bench = Bench::new().await;
+    let (run, jobs) =
+        bench.submit(&[("a", "none", &[]), ("b", "none", &[(0, false)]), ("c", "none", &[(1, false)])]).await;
+    let claim = bench.claim_one().await;
+    let failed = bench.finished(claim, run, Ending::Failed("no".to_owned()));
+    let committed = bench.store.commit_finished_jobs(&[failed]).await.unwrap();
+    let ended: Vec<_> = committed.ended.iter().map(|end| (end.job, end.state, end.cause.as_deref())).collect();
+    assert_eq!(
+        ended,
+        [
+            (jobs[0], "failed", Some("no")),
+            (jobs[1], "skipped", Some("input a was not made: it failed")),
+            (jobs[2], "skipped", Some("input a was not made: it failed")),
+        ]
+    );
+    let record = bench.store.find_run(TENANT, run).await.unwrap().unwrap();
+    assert_eq!((record.state.as_str(), record.failed, record.skipped), ("failed", 1, 2));
+}
+
+#[tokio::test]
+async fn an_optional_input_that_failed_releases_its_consumer() {
+    let bench = Bench::new().await;
+    let (run, jobs) =
+        bench.submit(&[("a", "none", &[]), ("b", "none", &[]), ("c", "none", &[(0, true), (1, false)])]).await;
+    for claim in bench.claim(10).await {
+        let ending =
+            if claim.job == jobs[0] { Ending::Failed("no".to_owned()) } else { bench.made("b", "none", b"b", vec![]) };
+        bench.store.commit_finished_jobs(&[bench.finished(claim, run, ending)]).await.unwrap();
+    }
+    let claim = bench.claim_one().await;
+    assert_eq!(claim.job, jobs[2]);
+    let loaded = bench.store.load_claimed_jobs(vec![claim]).await.unwrap().pop().unwrap();
+    assert_eq!((loaded.inputs.len(), loaded.absent["in"]), (1, 1));
+}
+
+#[tokio::test]
+async fn a_retry_is_charged_and_comes_back_when_it_is_due() {
+    let bench = Bench::new().await;
+    let (run, _) = bench.submit(&[("a", "none", &[])]).await;
+    let claim = bench.claim_one().await;
+    let later = Ending::Deferred { wait_ms: 3_600_000, cause: "busy".to_owned(), charged: true };
+    bench.store.commit_finished_jobs(&[bench.finished(claim, run, later)]).await.unwrap();
+    assert_eq!(bench.states(run).await, ["deferred"]);
+    assert_eq!(bench.store.promote_due_jobs(10).await.unwrap(), 0, "not before its time");
+    sqlx::query("update job_deferred set due_at = now()").execute(&bench.database.pool().await).await.unwrap();
+    assert_eq!(bench.store.promote_due_jobs(10).await.unwrap(), 1);
+    assert_eq!(bench.claim_one().await.charged, 1);
+}
+
+#[tokio::test]
+async fn one_recipe_is_made_by_one_live_job() {
+    let bench = Bench::new().await;
+    bench.submit(&[("a", "none", &[])]).await;
+    bench.submit(&[("a", "none", &[])]).await;
+    let claims = bench.claim(2).await;
+    let keys: Vec<Inflight> = claims
+        .iter()
+        .map(|claim| Inflight {
+            claim: claim.clone(),
+            asset: bench.asset("a").asset,
+            partition_key: "none".to_owned(),
+            recipe: Digest::of(b"recipe"),
+        })
+        .collect();
+    let first = bench.store.take_inflight_keys(&keys).await.unwrap();
+    assert_eq!(first.len(), 1);
+    assert!(bench.store.take_inflight_keys(&keys).await.unwrap().is_empty());
+    bench.store.expire_all_sessions().await.unwrap();
+    bench.store.rescue_lost_jobs().await.unwrap();
+    assert_eq!((bench.count("inflight").await, bench.count("job_lease").await), (0, 0), "a lost lease frees its key");
+}
+
+#[tokio::test]
+async fn cancelling_ends_what_waits_and_tells_the_worker_of_what_runs() {
+    let bench = Bench::new().await;
+    let (run, jobs) = bench.submit(&[("a", "none", &[]), ("a", "k=static:1", &[]), ("b", "none", &[(0, false)])]).await;
+    let claim = bench.claim_one().await;
+    assert!(bench.store.list_leases_to_cancel(bench.worker).await.unwrap().is_empty());
+    let committed = bench.store.cancel_run(TENANT, run, "by hand").await.unwrap().unwrap();
+    assert_eq!(committed.ended.len(), 2);
+    assert_eq!(bench.store.list_leases_to_cancel(bench.worker).await.unwrap(), [claim.job]);
+    assert_eq!(claim.job, jobs[0]);
+    let stopped = bench.finished(claim, run, Ending::Cancelled("by hand".to_owned()));
+    bench.store.commit_finished_jobs(&[stopped]).await.unwrap();
+    assert_eq!(bench.store.find_run(TENANT, run).await.unwrap().unwrap().state, "cancelled");
+    assert!(bench.store.cancel_run(TENANT, run, "again").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn latest_follows_the_sequence_and_skips_what_was_invalidated() {
+    let bench = Bench::new().await;
+    let asset = bench.asset("a").asset;
+    for bytes in [b"one", b"two"] {
+        let (run, _) = bench.submit(&[("a", "none", &[])]).await;
+        let claim = bench.claim_one().await;
+        let item = bench.finished(claim, run, bench.made("a", "none", bytes, vec![]));
+        bench.store.commit_finished_jobs(&[item]).await.unwrap();
+    }
+    let latest = bench.store.list_latest(TENANT, &[asset]).await.unwrap();
+    assert_eq!((latest.len(), latest[0].digest), (1, Digest::of(b"two")));
+    let found = bench.store.find_by_recipe(TENANT, &[(asset, "none".to_owned(), Digest::of(b"none"))]).await.unwrap();
+    assert_eq!((found.len(), found[0].digest, found[0].latest), (1, Digest::of(b"two"), true));
+
+    assert_eq!(bench.store.invalidate(TENANT, "p", "a", Some("none")).await.unwrap(), 2);
+    assert_eq!(bench.store.invalidate(TENANT, "p", "a", None).await.unwrap(), 0, "nothing is left to invalidate");
+    assert!(bench.store.list_latest(TENANT, &[asset]).await.unwrap().is_empty());
+    assert!(bench.store.find_latest(TENANT, "p", "a", "none").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn audit_can_only_grow() {
+    let bench = Bench::new().await;
+    let pool = bench.database.pool().await;
+    let lines: i64 = sqlx::query_scalar("select count(*) from audit").fetch_one(&pool).await.unwrap();
+    assert!(lines > 0);
+    for statement in ["update audit set actor = 'nobody'", "delete from audit", "truncate audit"] {
+        let refused = sqlx::query(statement).execute(&pool).await.unwrap_err();
+        assert!(refused.to_string().contains("append-only"), "{statement}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn the_claim_finds_its_rows_by_their_place_under_a_generic_plan() {
+    let bench = Bench::new().await;
+    let mut connection = bench.database.pool().await.acquire().await.unwrap();
+    sqlx::raw_sql(SESSION_SETTINGS).execute(&mut *connection).await.unwrap();
+    sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
+    let claim = sqlx::AssertSqlSafe(format!("prepare claim (uuid, bigint, float8, uuid) as {}", claim_statement()));
+    sqlx::raw_sql(claim).execute(&mut *connection).await.unwrap();
+    let plan: Vec<String> = sqlx::query_scalar("explain execute claim (gen_random_uuid(), 100, 0, gen_random_uuid())")
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+    let plan = plan.join("\n");
+    assert!(plan.contains("Tid Scan on job_ready"), "{plan}");
+}
+
+/// The statement as the program has it, from what its build checked.
+fn claim_statement() -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../.sqlx");
+    let mut found = std::fs::read_dir(folder).unwrap().filter_map(|entry| {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let checked: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let statement = checked["query"].as_str().unwrap();
+        let claims = statement.contains("delete from job_ready") && statement.contains("insert into job_lease");
+        claims.then(|| statement.to_owned())
+    });
+    let statement = found.next().expect("the claim is among the checked statements");
+    assert!(found.next().is_none(), "there is one claim");
+    statement
+}
