@@ -16,6 +16,10 @@
 //!
 //! In reading order, each module using only what is above it.
 
+pub mod bindings;
+pub mod blob;
+pub mod capability;
+pub mod engine;
 pub mod id;
 pub mod limit;
 
@@ -26,6 +30,11 @@ pub mod bindings;
 pub mod pipeline;
 
 pub mod store;
+pub mod config;
+pub mod embedded;
+pub mod id;
+pub mod limit;
+pub mod pipeline;
 
 pub mod capability;
 

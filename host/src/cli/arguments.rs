@@ -1,0 +1,415 @@
+//! What can be typed: every command, argument and flag with its help. Nothing is done here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::{
+    config::{GlobalFlags, WorkerFlags},
+    limit::RUNS_LISTED_DEFAULT,
+};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "flowstone",
+    version,
+    about = "Runs assets whose code nobody has to trust, and records where every byte came from",
+    after_help = "Stdout is data, stderr is talk. Exit status: 0 all succeeded, 1 something failed or was cancelled, \
+                  2 a mistake in what was asked for, 3 trouble of the host (database, disk, or in use).",
+    propagate_version = false,
+    disable_help_subcommand = true
+)]
+pub struct CommandLine {
+    /// For every command.
+    #[command(flatten)]
+    pub global: GlobalFlags,
+    /// Tell nothing on stderr but errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a manifest and its components, and list everything that is wrong
+    ///
+    /// Nothing is written. Each mistake is told with its file, line, key and fix.
+    ///
+    /// Example: flowstone check examples/weather
+    #[command(verbatim_doc_comment)]
+    Check(Manifest),
+    /// Make a manifest the newest version of its pipeline
+    ///
+    /// A deploy that changes nothing makes no version.
+    ///
+    /// Example: flowstone deploy examples/weather/flowstone.toml
+    #[command(verbatim_doc_comment)]
+    Deploy(Manifest),
+    /// Print what a run would do, and why
+    ///
+    /// No run is made. Where PIPELINE is a manifest it is deployed first, as `run` does.
+    ///
+    /// Examples:
+    ///   flowstone plan examples/weather
+    ///   flowstone plan weather weather_report --jobs
+    #[command(verbatim_doc_comment)]
+    Plan(Plan),
+    /// Make assets: run what is missing or stale, and what that needs
+    ///
+    /// Progress goes to stderr, a summary to stdout. An interrupted run loses nothing that was made: the same command
+    /// goes on where it stopped. Interrupt once to let what runs finish, twice to stop at once.
+    ///
+    /// Examples:
+    ///   flowstone run examples/weather
+    ///   flowstone run weather monthly_weather --partition 2012-01 --partition 2012-02
+    ///   flowstone run weather --json | jq 'select(.event == "job.ended")'
+    #[command(verbatim_doc_comment)]
+    Run(Run),
+    /// Write the newest output of an asset to stdout
+    ///
+    /// Examples:
+    ///   flowstone show weather weather_report > report.html
+    ///   flowstone show weather monthly_weather --partition 2012-01
+    ///   flowstone show weather weather_report --meta
+    #[command(verbatim_doc_comment)]
+    Show(Show),
+    /// Show the state of a run: its jobs by state, and what failed and why
+    ///
+    /// Example: flowstone status latest
+    #[command(verbatim_doc_comment)]
+    Status(Status),
+    /// List runs, the newest first
+    ///
+    /// Example: flowstone runs weather --limit 5
+    #[command(verbatim_doc_comment)]
+    Runs(Runs),
+    /// Show the attempts of a run: verdict, fuel, memory, time, what was denied, and what was logged
+    ///
+    /// Examples:
+    ///   flowstone logs
+    ///   flowstone logs 0193b5a0 monthly_weather --partition 2012-01
+    #[command(verbatim_doc_comment)]
+    Logs(Logs),
+    /// Show what the newest output of an asset was made from, or what was made from it
+    ///
+    /// Examples:
+    ///   flowstone lineage weather weather_report
+    ///   flowstone lineage weather raw_weather --down --depth 2
+    ///   flowstone lineage weather weather_report --format dot | dot -Tsvg > lineage.svg
+    #[command(verbatim_doc_comment)]
+    Lineage(Lineage),
+    /// Draw the assets of a pipeline and what they read
+    ///
+    /// Example: flowstone graph examples/weather --format mermaid
+    #[command(verbatim_doc_comment)]
+    Graph(Graph),
+    /// Show what a component is: exports, imports, assets, and what it would need to be granted
+    ///
+    /// The component's code runs only to describe itself, with nothing granted and under small limits.
+    ///
+    /// Example: flowstone inspect weather.wasm
+    #[command(verbatim_doc_comment)]
+    Inspect(Inspect),
+    /// End a run: what waits is cancelled now, what runs is stopped
+    ///
+    /// Example: flowstone cancel latest
+    #[command(verbatim_doc_comment)]
+    Cancel(Cancel),
+    /// Mark outputs as not to be used again, so that the next run makes them anew
+    ///
+    /// The record of them stays, and so does their lineage.
+    ///
+    /// Example: flowstone invalidate weather monthly_weather --partition 2012-01
+    #[command(verbatim_doc_comment)]
+    Invalidate(Invalidate),
+    /// Print the completions of a shell
+    ///
+    /// Example: flowstone completions bash > /etc/bash_completion.d/flowstone
+    #[command(verbatim_doc_comment)]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Compile a component from stdin to stdout: what the program starts itself for, with limits around it
+    #[command(hide = true)]
+    CompileComponent,
+}
+
+/// Of `check` and `deploy`.
+#[derive(Debug, Args)]
+pub struct Manifest {
+    /// The manifest, or the folder that holds flowstone.toml
+    #[arg(value_name = "MANIFEST", default_value = ".")]
+    pub manifest: PathBuf,
+}
+
+/// What a plan or a run is to cover.
+#[derive(Clone, Debug, Args)]
+pub struct Selection {
+    /// A manifest, a folder that holds flowstone.toml, or the name of a deployed pipeline
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// The assets that are wanted [default: all]
+    #[arg(value_name = "ASSET")]
+    pub assets: Vec<String>,
+    /// A partition that is wanted, such as 2012-01 or month=2012-01,region=eu; may be repeated [default: all]
+    #[arg(long = "partition", short, value_name = "KEY")]
+    pub partitions: Vec<String>,
+    /// Leave what the wanted assets need as it is, and fail where it is not there
+    #[arg(long)]
+    pub no_inputs: bool,
+    /// Make the wanted assets anew even where they are up to date
+    #[arg(long, conflicts_with = "force_all")]
+    pub force: bool,
+    /// Make the wanted assets and all that they need anew
+    #[arg(long)]
+    pub force_all: bool,
+}
+
+/// Of `plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// What it is to cover.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// List every job, however many there are
+    #[arg(long, conflicts_with = "json")]
+    pub jobs: bool,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// What it is to cover.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Print one event a line as JSON instead of progress and a summary
+    #[arg(long)]
+    pub json: bool,
+    /// How many of them at a time.
+    #[command(flatten)]
+    pub worker: WorkerFlags,
+}
+
+/// One partition of one asset.
+#[derive(Clone, Debug, Args)]
+pub struct OneOutput {
+    /// The name of a deployed pipeline, or its manifest
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// The asset
+    #[arg(value_name = "ASSET")]
+    pub asset: String,
+    /// Which of its partitions, such as 2012-01 or month=2012-01,region=eu
+    #[arg(long, short, value_name = "KEY")]
+    pub partition: Option<String>,
+}
+
+/// Of `show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Of what.
+    #[command(flatten)]
+    pub of: OneOutput,
+    /// Write to this file instead of stdout; it appears only when it is whole
+    #[arg(long, short, value_name = "FILE", conflicts_with = "meta")]
+    pub output: Option<PathBuf>,
+    /// Print the record of the output as JSON instead of its bytes
+    #[arg(long)]
+    pub meta: bool,
+    /// Write bytes that are not plain text to a terminal all the same
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Of `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The run: its id, the beginning of it, or latest
+    #[arg(value_name = "RUN", default_value = "latest")]
+    pub run: String,
+    /// Print the run and all its jobs as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of `runs`.
+#[derive(Debug, Args)]
+pub struct Runs {
+    /// Only those of this pipeline
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: Option<String>,
+    /// How many at most
+    #[arg(long, short = 'n', value_name = "N", default_value_t = RUNS_LISTED_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub limit: u16,
+    /// Print them as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The run: its id, the beginning of it, or latest
+    #[arg(value_name = "RUN", default_value = "latest")]
+    pub run: String,
+    /// Only the attempts of this asset
+    #[arg(value_name = "ASSET")]
+    pub asset: Option<String>,
+    /// Only those of this partition
+    #[arg(long, short, value_name = "KEY", requires = "asset")]
+    pub partition: Option<String>,
+    /// Print the attempts as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of `lineage`.
+#[derive(Debug, Args)]
+pub struct Lineage {
+    /// Of what.
+    #[command(flatten)]
+    pub of: OneOutput,
+    /// What it was made from; this is the default
+    #[arg(long, conflicts_with = "down")]
+    pub up: bool,
+    /// What was made from it
+    #[arg(long)]
+    pub down: bool,
+    /// Steps to go [default: all]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub depth: Option<i32>,
+    /// How to print it
+    #[arg(long, short, value_enum, default_value_t = Format::Tree)]
+    pub format: Format,
+}
+
+/// Of `graph`.
+#[derive(Debug, Args)]
+pub struct Graph {
+    /// A manifest, a folder that holds flowstone.toml, or the name of a deployed pipeline
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// How to print it
+    #[arg(long, short, value_enum, default_value_t = Format::Tree)]
+    pub format: Format,
+}
+
+/// How a graph is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For a terminal
+    Tree,
+    /// For Markdown
+    Mermaid,
+    /// For Graphviz
+    Dot,
+    /// For programs
+    Json,
+}
+
+/// Of `inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The component: a .wasm file
+    #[arg(value_name = "COMPONENT")]
+    pub component: PathBuf,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of `cancel`.
+#[derive(Debug, Args)]
+pub struct Cancel {
+    /// The run: its id, the beginning of it, or latest
+    #[arg(value_name = "RUN")]
+    pub run: String,
+}
+
+/// Of `invalidate`.
+#[derive(Debug, Args)]
+pub struct Invalidate {
+    /// Of what; without a partition, of all.
+    #[command(flatten)]
+    pub of: OneOutput,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        CommandLine::try_parse_from(line.split_whitespace()).map(|line| line.command)
+    }
+
+    #[test]
+    fn verify_cli() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn assets_and_partitions_may_be_repeated() {
+        let Command::Run(run) = parse("flowstone run weather a b -p 2012-01 --partition 2012-02 --force").unwrap() else {
+            panic!("another command was parsed")
+        };
+        assert_eq!(run.selection.pipeline, "weather");
+        assert_eq!(run.selection.assets, ["a", "b"]);
+        assert_eq!(run.selection.partitions, ["2012-01", "2012-02"]);
+        assert!(run.selection.force && !run.selection.no_inputs && !run.json);
+    }
+
+    #[test]
+    fn flags_of_every_command_stand_anywhere() {
+        for line in ["flowstone --state /s runs", "flowstone runs --state /s"] {
+            let parsed = CommandLine::try_parse_from(line.split_whitespace()).unwrap();
+            assert_eq!(parsed.global.state, std::path::Path::new("/s"), "{line}");
+        }
+    }
+
+    #[track_caller]
+    fn check_refused(line: &str, expected: &str) {
+        let error = parse(line).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{line}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        check_refused("flowstone", "Usage");
+        check_refused("flowstone rnu weather", "run");
+        check_refused("flowstone run", "<PIPELINE>");
+        check_refused("flowstone run weather --force --force-all", "cannot be used with");
+        check_refused("flowstone run weather --concurrency 0", "--concurrency");
+        check_refused("flowstone lineage weather a --up --down", "cannot be used with");
+        check_refused("flowstone lineage weather a --depth -1", "--depth");
+        check_refused("flowstone logs latest --partition 2012", "<ASSET>");
+        check_refused("flowstone runs --limit 1001", "1..=1000");
+        check_refused("flowstone cancel", "<RUN>");
+        check_refused("flowstone graph weather --format png", "mermaid");
+    }
+
+    #[test]
+    fn every_command_says_what_it_does_in_one_line_and_shows_an_example() {
+        for command in CommandLine::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let name = command.get_name();
+            let about = command.get_about().unwrap_or_else(|| panic!("{name} says nothing")).to_string();
+            assert!(!about.contains('\n') && !about.ends_with('.'), "{name}: {about}");
+            let long = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+            assert!(long.contains(&format!("flowstone {name}")), "{name} has no example");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{name} does not explain {}", argument.get_id());
+            }
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Pictures of a walk through lineage: as a tree, for Mermaid, for Graphviz, and as JSON.
+//!
+//! Pure: from what the store found to text. What comes from outside the pipeline is drawn as a source of its own.
+
+use std::{collections::HashMap, fmt::Write as _};
+
+use serde_json::{Value, json};
+
+use super::{
+    figures::{bytes, job, partition, plural},
+    print::one_line,
+};
+use crate::{
+    id::MaterializationId,
+    limit::TREE_DEPTH_MAX,
+    store::lineage::{Direction, ExternalSource, Lineage, LineageNode},
+};
+
+/// For a terminal. What was drawn above is not unfolded again.
+pub fn tree(lineage: &Lineage, direction: Direction) -> String {
+    let Some(root) = lineage.nodes.first() else { return String::new() };
+    let walk = Walk::new(lineage, direction);
+    let mut text = format!("{}\n", node_line(root));
+    let mut unfolded = vec![false; lineage.nodes.len()];
+    unfolded[0] = true;
+    // An explicit stack: a chain may be as long as a walk.
+    let mut pending = walk.below(0, 1, "");
+    while let Some(Branch { item, prefix, last, depth }) = pending.pop() {
+        let (branch, continued) = if last { ("└── ", "    ") } else { ("├── ", "│   ") };
+        match item {
+            Item::Source(source) => {
+                let source = &lineage.sources[source];
+                writeln!(text, "{prefix}{branch}{}", source_line(source)).expect(INTO_A_STRING);
+            }
+            Item::Node(node) => {
+                let below = walk.below(node, depth + 1, &format!("{prefix}{continued}"));
+                let remark = match below.is_empty() {
+                    false if unfolded[node] => "  (see above)",
+                    false if depth >= TREE_DEPTH_MAX => "  (goes on: see --format json)",
+                    _ => "",
+                };
+                writeln!(text, "{prefix}{branch}{}{remark}", node_line(&lineage.nodes[node])).expect(INTO_A_STRING);
+                if remark.is_empty() {
+                    unfolded[node] = true;
+                    pending.extend(below);
+                }
+            }
+        }
+    }
+    if lineage.truncated {
+        text.push_str("... and more\n");
+    }
+    text
+}
+
+const INTO_A_STRING: &str = "writing to a string cannot fail";
+
+/// The nodes and sources by number, and what is next to each in the direction of the walk.
+struct Walk {
+    next: Vec<Vec<usize>>,
+    sources: Vec<Vec<usize>>,
+}
+
+enum Item {
+    Node(usize),
+    Source(usize),
+}
+
+/// Something to be drawn below something else.
+struct Branch {
+    item: Item,
+    prefix: String,
+    last: bool,
+    depth: usize,
+}
+
+impl Walk {
+    fn new(lineage: &Lineage, direction: Direction) -> Self {
+        let place = places(&lineage.nodes);
+        let mut next = vec![Vec::new(); lineage.nodes.len()];
+        for edge in &lineage.edges {
+            let (Some(&consumer), Some(&upstream)) = (place.get(&edge.consumer), place.get(&edge.upstream)) else {
+                continue;
+            };
+            match direction {
+                Direction::Up => next[consumer].push(upstream),
+                Direction::Down => next[upstream].push(consumer),
+            }
+        }
+        // The nodes are in order already: by depth, asset and partition. Two inputs may read the same output.
+        for next in &mut next {
+            next.sort_unstable();
+            next.dedup();
+        }
+        let mut sources = vec![Vec::new(); lineage.nodes.len()];
+        // Downstream is what was made; a source is what something was made from.
+        let drawn = if direction == Direction::Up { &*lineage.sources } else { &[] };
+        for (i, source) in drawn.iter().enumerate() {
+            if let Some(&consumer) = place.get(&source.consumer) {
+                sources[consumer].push(i);
+            }
+        }
+        Self { next, sources }
+    }
+
+    /// What stands below a node, the first to be drawn last in the list.
+    fn below(&self, node: usize, depth: usize, prefix: &str) -> Vec<Branch> {
+        let nodes = self.next[node].iter().map(|node| Item::Node(*node));
+        let items = nodes.chain(self.sources[node].iter().map(|source| Item::Source(*source)));
+        let mut branches: Vec<Branch> =
+            items.map(|item| Branch { item, prefix: prefix.to_owned(), last: false, depth }).collect();
+        if let Some(branch) = branches.last_mut() {
+            branch.last = true;
+        }
+        branches.reverse();
+        branches
+    }
+}
+
+fn places(nodes: &[LineageNode]) -> HashMap<MaterializationId, usize> {
+    nodes.iter().enumerate().map(|(i, node)| (node.id, i)).collect()
+}
+
+fn node_line(node: &LineageNode) -> String {
+    format!("{}  {}", one_line(&job(&node.asset, &node.partition_key)), node.digest.short())
+}
+
+fn source_line(source: &ExternalSource) -> String {
+    let (files, size) = (plural(source.files.max(0) as u64, "file"), bytes(source.size_bytes.max(0) as u64));
+    format!("directory `{}`  {}  {files}, {size}", one_line(&source.resource), source.digest.short())
+}
+
+/// The same source in the same state is one thing in a picture, whoever read it.
+fn distinct_sources(lineage: &Lineage) -> Vec<&ExternalSource> {
+    let mut sources: Vec<&ExternalSource> = lineage.sources.iter().collect();
+    sources.sort_by_key(|source| (&source.resource, source.digest));
+    sources.dedup_by_key(|source| (&source.resource, source.digest));
+    sources
+}
+
+/// Every edge in the direction in which data flows: from, to, and the input's name.
+fn for_each_edge(lineage: &Lineage, mut each: impl FnMut(String, String, &str)) {
+    let place = places(&lineage.nodes);
+    let sources = distinct_sources(lineage);
+    for source in &lineage.sources {
+        let from = sources.binary_search_by_key(&(&source.resource, source.digest), |s| (&s.resource, s.digest));
+        if let (Ok(from), Some(to)) = (from, place.get(&source.consumer)) {
+            each(format!("s{from}"), format!("n{to}"), &source.resource);
+        }
+    }
+    for edge in &lineage.edges {
+        if let (Some(from), Some(to)) = (place.get(&edge.upstream), place.get(&edge.consumer)) {
+            each(format!("n{from}"), format!("n{to}"), &edge.input);
+        }
+    }
+}
+
+/// Mermaid: arrows point the way data flows.
+pub fn mermaid(lineage: &Lineage) -> String {
+    let mut text = String::from("graph TD\n");
+    for (i, source) in distinct_sources(lineage).iter().enumerate() {
+        let label = mermaid_label(&format!("directory {}", source.resource), &source.digest.short());
+        writeln!(text, "    s{i}[(\"{label}\")]").expect(INTO_A_STRING);
+    }
+    for (i, node) in lineage.nodes.iter().enumerate() {
+        let label = mermaid_label(&job(&node.asset, &node.partition_key), &node.digest.short());
+        writeln!(text, "    n{i}[\"{label}\"]").expect(INTO_A_STRING);
+    }
+    for_each_edge(lineage, |from, to, _| writeln!(text, "    {from} --> {to}").expect(INTO_A_STRING));
+    if lineage.truncated {
+        text.push_str("    %% and more\n");
+    }
+    text
+}
+
+/// Two lines; what would end the label or be taken for HTML is written as an entity.
+fn mermaid_label(name: &str, digest: &str) -> String {
+    let mut label = String::new();
+    for c in one_line(name).chars() {
+        match c {
+            '"' | '#' | '<' | '>' | '&' | ';' | '`' => write!(label, "#{};", c as u32).expect(INTO_A_STRING),
+            c => label.push(c),
+        }
+    }
+    format!("{label}<br/>{digest}")
+}
+
+/// Graphviz: arrows point the way data flows.
+pub fn dot(lineage: &Lineage) -> String {
+    let mut text = String::from("digraph lineage {\n    node [shape=box];\n");
+    for (i, source) in distinct_sources(lineage).iter().enumerate() {
+        let label = dot_label(&format!("directory {}", source.resource), &source.digest.short());
+        writeln!(text, "    s{i} [label=\"{label}\", shape=cylinder];").expect(INTO_A_STRING);
+    }
+    for (i, node) in lineage.nodes.iter().enumerate() {
+        let label = dot_label(&job(&node.asset, &node.partition_key), &node.digest.short());
+        writeln!(text, "    n{i} [label=\"{label}\"];").expect(INTO_A_STRING);
+    }
+    for_each_edge(lineage, |from, to, _| writeln!(text, "    {from} -> {to};").expect(INTO_A_STRING));
+    if lineage.truncated {
+        text.push_str("    // and more\n");
+    }
+    text.push_str("}\n");
+    text
+}
+
+fn dot_label(name: &str, digest: &str) -> String {
+    let name = one_line(name).replace('\\', "\\\\").replace('"', "\\\"");
+    format!("{name}\\n{digest}")
+}
+
+/// For programs: nodes, edges and sources by id, in full.
+pub fn json(lineage: &Lineage, direction: Direction) -> Value {
+    let node = |node: &LineageNode| {
+        let label = partition(&node.partition_key);
+        json!({
+            "materialization": node.id,
+            "asset": node.asset,
+            "partition": (!label.is_empty()).then_some(label),
+            "partition_key": node.partition_key,
+            "digest": node.digest,
+            "depth": node.depth,
+            "created_at_ms": node.created_at_ms,
+        })
+    };
+    let edges = lineage.edges.iter().map(|edge| {
+        json!({
+            "consumer": edge.consumer,
+            "input": edge.input,
+            "upstream": edge.upstream,
+            "bytes_read": edge.bytes_read,
+        })
+    });
+    let sources = lineage.sources.iter().map(|source| {
+        json!({
+            "consumer": source.consumer,
+            "resource": source.resource,
+            "digest": source.digest,
+            "files": source.files,
+            "size_bytes": source.size_bytes,
+        })
+    });
+    json!({
+        "direction": match direction { Direction::Up => "up", Direction::Down => "down" },
+        "start": lineage.nodes.first().map(|node| node.id),
+        "truncated": lineage.truncated,
+        "nodes": lineage.nodes.iter().map(node).collect::<Vec<_>>(),
+        "edges": edges.collect::<Vec<_>>(),
+        "sources": sources.collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{blob::Digest, store::lineage::LineageEdge};
+
+    fn node(asset: &str, partition_key: &str, depth: i32) -> LineageNode {
+        LineageNode {
+            id: MaterializationId::new(),
+            asset: asset.into(),
+            partition_key: partition_key.into(),
+            digest: Digest::of(format!("{asset} {partition_key}").as_bytes()),
+            depth,
+            created_at_ms: 1_795_423_391_000,
+        }
+    }
+
+    fn edge(consumer: &LineageNode, input: &str, upstream: &LineageNode) -> LineageEdge {
+        LineageEdge { consumer: consumer.id, input: input.into(), upstream: upstream.id, bytes_read: 10 }
+    }
+
+    fn source(consumer: &LineageNode, resource: &str) -> ExternalSource {
+        let digest = Digest::of(resource.as_bytes());
+        ExternalSource { consumer: consumer.id, resource: resource.into(), digest, files: 1, size_bytes: 48_219 }
+    }
+
+    /// report <- two months <- clean <- raw <- a directory; the report reads `clean` itself as well, under two names.
+    fn diamond() -> Lineage {
+        let report = node("report", "none", 0);
+        let clean = node("clean", "none", 1);
+        let months = [node("monthly", "month=month:2012-01", 1), node("monthly", "month=month:2012-02", 1)];
+        let raw = node("raw", "none", 2);
+        let edges = vec![
+            edge(&report, "months", &months[0]),
+            edge(&report, "months", &months[1]),
+            edge(&report, "clean", &clean),
+            edge(&report, "again", &clean),
+            edge(&months[0], "clean", &clean),
+            edge(&months[1], "clean", &clean),
+            edge(&clean, "raw", &raw),
+        ];
+        let sources = vec![source(&raw, "station"), source(&clean, "station")];
+        let [january, february] = months;
+        Lineage { nodes: vec![report, clean, january, february, raw], edges, sources, truncated: false }
+    }
+
+    #[test]
+    fn scenario_107_a_tree_unfolds_each_output_once_and_ends_in_its_sources() {
+        insta::assert_snapshot!(tree(&diamond(), Direction::Up), @"");
+    }
+
+    #[test]
+    fn scenario_106_down_shows_what_was_made_from_it() {
+        let mut walk = diamond();
+        // The walk down from `raw`.
+        walk.nodes.reverse();
+        insta::assert_snapshot!(tree(&walk, Direction::Down), @"");
+    }
+
+    #[test]
+    fn mermaid_and_dot_draw_each_source_once() {
+        insta::assert_snapshot!(mermaid(&diamond()), @"");
+        insta::assert_snapshot!(dot(&diamond()), @"");
+    }
+
+    #[test]
+    fn json_has_everything() {
+        let value = json(&diamond(), Direction::Up);
+        assert_eq!(value["direction"], "up");
+        assert_eq!(value["start"], value["nodes"][0]["materialization"]);
+        assert_eq!(value["nodes"].as_array().unwrap().len(), 5);
+        assert_eq!(value["edges"].as_array().unwrap().len(), 7);
+        assert_eq!(value["sources"][0]["size_bytes"], 48_219);
+        assert_eq!((&value["nodes"][0]["partition"], &value["nodes"][2]["partition"]), (&Value::Null, &json!("2012-01")));
+    }
+
+    #[test]
+    fn labels_cannot_break_out_of_a_picture() {
+        let evil = "a\"]; end <b>&#`\n\\";
+        assert_eq!(mermaid_label(evil, "d"), "a#34;]#59; end #60;b#62;#38;#35;#96;␊\\<br/>d");
+        assert_eq!(dot_label(evil, "d"), "a\\\"]; end <b>&#`␊\\\\\\nd");
+    }
+
+    #[test]
+    fn a_walk_that_was_cut_says_so_in_every_picture() {
+        let walk = Lineage { truncated: true, ..diamond() };
+        assert!(tree(&walk, Direction::Up).ends_with("... and more\n"));
+        assert!(mermaid(&walk).ends_with("%% and more\n"));
+        assert!(dot(&walk).contains("// and more\n"));
+        assert_eq!(json(&walk, Direction::Up)["truncated"], true);
+    }
+
+    #[test]
+    fn a_very_long_chain_is_no_trouble() {
+        let nodes: Vec<LineageNode> = (0..10_000).map(|depth| node("a", "none", depth)).collect();
+        let edges = nodes.windows(2).map(|pair| edge(&pair[0], "a", &pair[1])).collect();
+        let walk = Lineage { nodes, edges, sources: vec![], truncated: false };
+        let tree = tree(&walk, Direction::Up);
+        assert_eq!(tree.lines().count(), TREE_DEPTH_MAX + 1);
+        assert!(tree.ends_with("(goes on: see --format json)\n"));
+    }
+}

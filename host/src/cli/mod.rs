@@ -1,0 +1,100 @@
+//! The command line: one file per command, each from its arguments to what it prints and how it ends.
+//!
+//! A command decides nothing of its own: the verbs are in [`crate::app`], the reading in [`crate::store`]. What is
+//! printed is made by pure functions to text, and leaves through [`print`]. What an ending means to the shell is decided
+//! in `main.rs`.
+
+pub mod arguments;
+pub mod print;
+
+mod cancel;
+mod check;
+mod completions;
+mod deploy;
+mod figures;
+mod graph;
+mod inspect;
+mod invalidate;
+mod lineage;
+mod lineage_picture;
+mod logs;
+mod plan;
+mod run;
+mod run_id;
+mod runs;
+mod session;
+mod show;
+mod status;
+
+use anyhow::Context as _;
+use arguments::{Command, CommandLine};
+use print::Talk;
+use session::{Access, Session};
+
+use crate::{config::Settings, telemetry};
+
+/// How a command ended that could do what it was asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Succeeded,
+    /// The command worked, and something that it ran did not.
+    Failed,
+}
+
+/// A mistake in what was typed, in one sentence with the fix.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Mistake(pub String);
+
+/// Does what the command line says, on a runtime of its own.
+pub fn execute(line: CommandLine) -> anyhow::Result<Exit> {
+    if let Command::Completions { shell } = line.command {
+        return completions::run(shell);
+    }
+    let talk = Talk::new(line.quiet);
+    let settings = Settings::resolve(&line.global)?;
+    telemetry::start(&settings.log, settings.colors && talk.is_terminal(), talk.traces())?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let outcome = runtime.block_on(dispatch(line.command, &settings, talk));
+    // Nothing that matters is left; a lookup that hangs must not hold the command.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(command: Command, settings: &Settings, talk: Talk) -> anyhow::Result<Exit> {
+    if let Command::Inspect(args) = &command {
+        return inspect::run(settings, args).await;
+    }
+    let access = match command {
+        Command::Run(_) | Command::Deploy(_) => Access::Alone,
+        _ => Access::Beside,
+    };
+    let session = Session::open(settings, talk, access).await?;
+    let outcome = dispatch_in(&session, command).await;
+    session.close().await;
+    outcome
+}
+
+async fn dispatch_in(session: &Session, command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Check(args) => check::run(session, &args).await,
+        Command::Deploy(args) => deploy::run(session, &args).await,
+        Command::Plan(args) => plan::run(session, &args).await,
+        Command::Run(args) => run::run(session, &args).await,
+        Command::Show(args) => show::run(session, &args).await,
+        Command::Status(args) => status::run(session, &args).await,
+        Command::Runs(args) => runs::run(session, &args).await,
+        Command::Logs(args) => logs::run(session, &args).await,
+        Command::Lineage(args) => lineage::run(session, &args).await,
+        Command::Graph(args) => graph::run(session, &args).await,
+        Command::Cancel(args) => cancel::run(session, &args).await,
+        Command::Invalidate(args) => invalidate::run(session, &args).await,
+        Command::Inspect(_) | Command::Completions { .. } | Command::CompileComponent => {
+            unreachable!("these need no session")
+        }
+    }
+}
