@@ -100,7 +100,9 @@ fn remark(tally: &Tally) -> String {
 }
 
 fn together(tallies: &[Tally]) -> Tally {
-    let all = Board { assets: tallies.to_vec(), ..Board::default() }.total();
+    let mut board = Board::default();
+    board.assets = tallies.to_vec();
+    let all = board.total();
     Tally { asset: format!("{} more", tallies.len()), ..all }
 }
 
