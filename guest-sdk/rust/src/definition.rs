@@ -37,6 +37,11 @@ pub(crate) fn list_assets() -> Vec<&'static AssetDefinition> {
     assets
 }
 
+/// The asset of this name, if it is in this component.
+pub(crate) fn find_asset(name: &str) -> Option<&'static AssetDefinition> {
+    inventory::iter::<AssetDefinition>().find(|asset| asset.name == name)
+}
+
 /// An edge of the asset graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputDefinition {

@@ -1,13 +1,13 @@
 //! From a name to the function that carries it, and from what it returns to the host's words.
 
 use crate::context::Context;
-use crate::definition::list_assets;
+use crate::definition::find_asset;
 use crate::error::{Error, Outcome, Result};
 use crate::output::Output;
 
 /// Makes the asset of this name, in the job that the host says is current.
 pub(crate) fn materialize(name: &str) -> Outcome {
-    let Some(asset) = list_assets().into_iter().find(|asset| asset.name == name) else {
+    let Some(asset) = find_asset(name) else {
         return Outcome::Permanent(format!("this component has no asset `{name}`"));
     };
     let context = Context::new();

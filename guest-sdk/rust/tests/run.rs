@@ -1,5 +1,8 @@
 //! What an asset sees of its inputs, its context and its directories, and what the host sees of how it ends.
 
+// What the attribute expands to must be fit for the strictest crates.
+#![forbid(unsafe_code)]
+
 use std::io::{BufRead, Read, Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime};
@@ -138,6 +141,22 @@ fn a_wrong_configuration_is_a_permanent_error_with_its_place() {
     let outcome = Job::new("strict").config(serde_json::json!({ "town": "Seattle" })).run().outcome;
     let place = "reading the configuration: unknown field `town`, expected `city` at line 1 column 7";
     assert_eq!(outcome, Outcome::Permanent(place.into()));
+}
+
+#[asset]
+fn context(context: &Context) -> Result<&str> {
+    Ok(context.asset())
+}
+
+#[asset]
+fn materialize() -> Result<&'static str> {
+    Ok("made")
+}
+
+#[test]
+fn an_asset_may_be_called_as_the_expansion_calls_its_own() {
+    assert_eq!(Job::new("context").run().text(), "context");
+    assert_eq!(Job::new("materialize").run().text(), "made");
 }
 
 #[asset]

@@ -1,6 +1,6 @@
 //! From an attribute and a function to the same function with its definition beside it.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
@@ -15,13 +15,15 @@ pub(crate) fn expand(arguments: TokenStream, function: TokenStream) -> Result<To
     let definition = define(&arguments, &function, takes_context)?;
 
     let ident = &function.sig.ident;
-    let call = if takes_context { quote!(#ident(context)) } else { quote!(#ident()) };
+    // Of this span, so that it does not hide a function that is called the same.
+    let context = Ident::new("context", Span::mixed_site());
+    let call = if takes_context { quote!(#ident(#context)) } else { quote!(#ident()) };
     Ok(quote! {
         #function
 
         const _: () = {
-            fn materialize(context: &::flowstone_sdk::Context) -> ::flowstone_sdk::Result<()> {
-                ::flowstone_sdk::expansion::Answer::deliver(#call, context)
+            fn __materialize(#context: &::flowstone_sdk::Context) -> ::flowstone_sdk::Result<()> {
+                ::flowstone_sdk::expansion::Answer::deliver(#call, #context)
             }
 
             ::flowstone_sdk::expansion::submit! { #definition }
@@ -97,7 +99,7 @@ fn define(arguments: &Arguments, function: &ItemFn, takes_context: bool) -> Resu
             requirements: &[#(#requirements),*],
             media_type: #media_type,
             tags: &[#(#tags),*],
-            materialize,
+            materialize: __materialize,
         }
     })
 }
