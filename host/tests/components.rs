@@ -62,7 +62,7 @@ async fn another_engine_finds_what_was_compiled_and_mends_what_was_damaged() {
         fs::remove_file(compiled).unwrap();
         fs::write(compiled, damaged).unwrap();
         load(&Engine::new(settings(cache.clone())).unwrap(), bytes.clone()).await;
-        assert_eq!(files(&cache), [compiled.clone()]);
+        assert_eq!(files(&cache), std::slice::from_ref(compiled));
         assert_eq!(fs::metadata(compiled).unwrap().size(), whole.len() as u64);
         assert!(fs::read(compiled).unwrap() == whole);
     }
@@ -210,4 +210,44 @@ async fn an_inspection_lists_what_a_component_imports_and_exports() {
     );
     assert_eq!(inspection.exports, ["flowstone:asset/definitions@0.1.0", "flowstone:asset/materializer@0.1.0"]);
     assert_eq!((inspection.digest, inspection.size), (Digest::of(&bytes), bytes.len() as u64));
+}
+
+#[tokio::test]
+async fn concurrent_writers_of_one_component_do_not_disturb_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("compiled");
+    let bytes = Guest::new("").build();
+    let engines: Vec<_> = (0..4).map(|_| Engine::new(settings(cache.clone())).unwrap()).collect();
+    let loads = engines.iter().map(|engine| load(engine, bytes.clone()));
+    futures_of(loads).await;
+    assert_eq!(files(&cache).len(), 1);
+}
+
+/// Drives futures together, without a crate for it.
+async fn futures_of<F: Future>(futures: impl Iterator<Item = F>) {
+    let mut pending: Vec<_> = futures.map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        pending.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        if pending.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+proptest::proptest! {
+    #[test]
+    fn damaged_components_are_refused_or_read_and_never_panic(
+        changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), 0_u8..), 1..8)
+    ) {
+        static GOOD: std::sync::LazyLock<(Vec<u8>, Host)> = std::sync::LazyLock::new(|| (one_asset(1).build(), Host::new()));
+        let (good, host) = &*GOOD;
+        let mut bytes = good.clone();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        match host.engine.inspect(&bytes) {
+            Ok(inspection) => proptest::prop_assert_eq!(inspection.exports.len(), 2),
+            Err(problems) => proptest::prop_assert!(!problems.is_empty()),
+        }
+    }
 }

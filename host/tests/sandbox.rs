@@ -571,3 +571,22 @@ async fn an_attempt_that_is_cancelled_before_it_begins_runs_nothing() {
     let report = host.engine.run(host.attempt(&hello()).await, cancel).await;
     assert_eq!((word(&report), report.fuel_used), ("cancelled", 0));
 }
+
+/// Prints what a cycle costs (`--nocapture`); `scripts/bench` measures it in an optimised build.
+#[tokio::test]
+async fn a_cycle_that_does_nothing_is_short() {
+    let host = Host::new();
+    let component = host.load(&Guest::new("")).await;
+    let mut cycles = vec![];
+    for _ in 0..2_000 {
+        let attempt = host.attempt_of(component.clone());
+        let started = Instant::now();
+        let report = host.engine.run(attempt, CancellationToken::new()).await;
+        cycles.push((started.elapsed(), report.instantiate_us));
+        assert_eq!(report.verdict, Verdict::Succeeded);
+    }
+    cycles.sort_unstable();
+    let at = |percent: usize| cycles[cycles.len() * percent / 100];
+    println!("no-op cycle: p50 {:?} (instantiate {} us), p99 {:?}", at(50).0, at(50).1, at(99).0);
+    assert!(at(50).0 < Duration::from_millis(2), "{:?}", at(50));
+}

@@ -37,7 +37,8 @@ use crate::{
         random::Random,
     },
     limit::{
-        FUEL_YIELD_INTERVAL, HANDLES_MAX, HOST_RESOURCES_MAX, HOSTCALL_BYTES_MAX, INSTANTIATE_FUEL, INSTANTIATE_TIMEOUT,
+        FUEL_YIELD_INTERVAL, HANDLES_MAX, HOST_RESOURCES_MAX, HOSTCALL_BYTES_MAX, INSTANTIATE_FUEL,
+        INSTANTIATE_TIMEOUT, TIMEOUT_MAX,
     },
     pipeline::policy::Limits,
 };
@@ -130,7 +131,7 @@ pub(super) async fn instantiate(
 pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationToken) -> Report {
     let started = Instant::now();
     let Attempt { component, context, inputs, directories, limits, media_type, seed, tenant, blobs } = attempt;
-    let deadline = started + Duration::from_millis(limits.timeout_ms);
+    let deadline = started + Duration::from_millis(limits.timeout_ms).min(TIMEOUT_MAX);
     let interrupt = Interrupt::new(deadline, cancel.clone());
     let granted = Granted { files: !directories.is_empty() };
     let guest = match component.linked(engine.linkers(), granted) {

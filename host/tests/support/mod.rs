@@ -190,8 +190,13 @@ impl Host {
 
     /// An attempt with default limits, without inputs and grants.
     pub async fn attempt(&self, guest: &Guest) -> Attempt {
+        self.attempt_of(self.load(guest).await)
+    }
+
+    /// The same, of a component that was loaded.
+    pub fn attempt_of(&self, component: Arc<Component>) -> Attempt {
         Attempt {
-            component: self.load(guest).await,
+            component,
             context: Context { run_id: "run".into(), asset: "thing".into(), attempt: 1, ..Context::default() },
             inputs: vec![],
             directories: vec![],
