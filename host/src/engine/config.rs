@@ -95,14 +95,15 @@ fn common() -> wasmtime::Result<Config> {
 
 /// A pool that cannot run out while at most `guests` attempts run, each within its own limits.
 fn pool(guests: usize) -> PoolingAllocationConfig {
-    // One more, for `describe` and `inspect`.
-    let attempts = guests as u32 + 1;
+    // One more, for `describe`.
+    let attempts = u32::try_from(guests).unwrap_or(u32::MAX).saturating_add(1);
+    let each = |most: usize| attempts.saturating_mul(most as u32);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(attempts);
     pool.total_stacks(attempts);
-    pool.total_core_instances(attempts * CORE_INSTANCES_MAX as u32);
-    pool.total_memories(attempts * MEMORIES_MAX as u32);
-    pool.total_tables(attempts * TABLES_MAX as u32);
+    pool.total_core_instances(each(CORE_INSTANCES_MAX));
+    pool.total_memories(each(MEMORIES_MAX));
+    pool.total_tables(each(TABLES_MAX));
     pool.max_core_instances_per_component(CORE_INSTANCES_MAX as u32);
     pool.max_memories_per_component(MEMORIES_MAX as u32);
     pool.max_tables_per_component(TABLES_MAX as u32);

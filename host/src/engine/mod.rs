@@ -99,6 +99,8 @@ pub struct Engine {
     compiled: CompiledCache,
     ready: ReadyComponents,
     compiles: Semaphore,
+    /// The pool has one place for `describe`.
+    describes: Semaphore,
     /// Where `describe` would write if its output limit were not 0: nothing is ever stored here.
     scratch: BlobStore,
 }
@@ -120,6 +122,7 @@ impl Engine {
             compiled,
             ready: ReadyComponents::default(),
             compiles: Semaphore::new(COMPILES_AT_ONCE_MAX),
+            describes: Semaphore::new(1),
             scratch,
         })
     }
@@ -147,11 +150,14 @@ impl Engine {
 
     /// What the component says about its assets. Its meaning is not judged here, only its size.
     pub async fn describe(&self, component: &Component) -> Result<Vec<AssetDefinition>, DescribeFailure> {
+        let turn = self.describes.acquire().await;
+        let _turn = turn.map_err(|error| DescribeFailure::Host(error.to_string()))?;
         describe::describe(self, component, self.scratch.clone()).await
     }
 
     /// Runs one attempt to its end. Never an error: what the guest did is the report's verdict, and so is our own
-    /// trouble. Blocks the thread that polls it while guest code runs, up to a few milliseconds at a time.
+    /// trouble. Needs a tokio runtime with its timer, and blocks the thread that polls it: while guest code runs, up to
+    /// a few milliseconds at a time; while a capability reads or writes a file, as long as that takes.
     pub async fn run(&self, attempt: Attempt, cancel: CancellationToken) -> Report {
         sandbox::run(self, attempt, cancel).await
     }
@@ -184,4 +190,16 @@ fn start(guests: usize) -> Result<wasmtime::Engine, EngineError> {
     // Address space is short: a container's limit, or a machine with fewer bits of it. Slower, and otherwise the same.
     tracing::warn!(reason = format!("{error:#}"), allocation = %Allocation::OnDemand, "cannot set address space aside for guests");
     engine(Allocation::OnDemand).map_err(|error| EngineError::Start(format!("{error:#}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_are_pooled_where_there_is_address_space_and_run_anyway_where_there_is_not() {
+        assert!(start(64).unwrap().pooling_allocator_metrics().is_some());
+        // No machine has as many addresses.
+        assert!(start(1 << 24).unwrap().pooling_allocator_metrics().is_none());
+    }
 }

@@ -37,7 +37,8 @@ use crate::{
         random::Random,
     },
     limit::{
-        FUEL_YIELD_INTERVAL, HANDLES_MAX, HOST_RESOURCES_MAX, HOSTCALL_BYTES_MAX, INSTANTIATE_FUEL, INSTANTIATE_TIMEOUT,
+        FUEL_YIELD_INTERVAL, HANDLES_MAX, HOST_RESOURCES_MAX, HOSTCALL_BYTES_MAX, INSTANTIATE_FUEL,
+        INSTANTIATE_TIMEOUT, TIMEOUT_MAX,
     },
     pipeline::policy::Limits,
 };
@@ -130,7 +131,7 @@ pub(super) async fn instantiate(
 pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationToken) -> Report {
     let started = Instant::now();
     let Attempt { component, context, inputs, directories, limits, media_type, seed, tenant, blobs } = attempt;
-    let deadline = started + Duration::from_millis(limits.timeout_ms);
+    let deadline = started + Duration::from_millis(limits.timeout_ms).min(TIMEOUT_MAX);
     let interrupt = Interrupt::new(deadline, cancel.clone());
     let granted = Granted { files: !directories.is_empty() };
     let guest = match component.linked(engine.linkers(), granted) {
@@ -229,18 +230,75 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use wasmtime::Trap;
+
     use super::*;
+    use crate::{
+        capability::Abort,
+        engine::{config, linker::linker},
+    };
 
     #[tokio::test]
     async fn a_panic_is_caught_with_its_message() {
         assert_eq!(caught(async { 1 }).await, Ok(1));
-        let panics = async {
-            tokio::task::yield_now().await;
-            panic!("after {}", 1)
-        };
-        assert_eq!(
-            caught::<std::pin::Pin<Box<dyn Future<Output = ()>>>>(Box::pin(panics)).await,
-            Err("after 1".into())
-        );
+        let panics = poll_fn(|_| -> std::task::Poll<()> { panic!("after {}", 1) });
+        assert_eq!(caught(panics).await, Err("after 1".into()));
+    }
+
+    /// Two components in one: the inner takes a long string, again and again. Moving it between them costs no fuel.
+    const LONG_STRINGS: &str = r#"(component
+      (component $callee
+        (core module $m
+          (memory (export "memory") 1200)
+          (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65536))
+          (func (export "take") (param i32 i32)))
+        (core instance $i (instantiate $m))
+        (func (export "take") (param "text" string)
+          (canon lift (core func $i "take") (memory (core memory $i "memory"))
+            (realloc (core func $i "realloc")) string-encoding=utf16)))
+      (instance $callee (instantiate $callee))
+      (component $caller
+        (import "take" (func $take (param "text" string)))
+        (core module $memory (memory (export "memory") 600))
+        (core instance $memory (instantiate $memory))
+        (core func $take (canon lower (func $take) (memory (core memory $memory "memory"))))
+        (core module $m
+          (import "callee" "take" (func $take (param i32 i32)))
+          (func (export "run") (loop $again (call $take (i32.const 0) (i32.const 30000000)) (br $again))))
+        (core instance $i (instantiate $m (with "callee" (instance (export "take" (func $take))))))
+        (func (export "run") (canon lift (core func $i "run"))))
+      (instance $caller (instantiate $caller (with "take" (func $callee "take"))))
+      (export "run" (func $caller "run")))"#;
+
+    #[tokio::test]
+    async fn moving_strings_between_components_does_not_outlive_the_deadline() {
+        // A compiling engine, in this process: the component is ours, and exports nothing that an attempt would call.
+        let engine = wasmtime::Engine::new(&config::compiling().unwrap()).unwrap();
+        let bytes = wat::parse_str(LONG_STRINGS).unwrap();
+        let component = wasmtime::component::Component::from_binary(&engine, &bytes).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let allowed = Duration::from_millis(300);
+        let interrupt = Interrupt::new(Instant::now() + allowed, CancellationToken::new());
+        let state = State::new(Ingredients {
+            context: Context::default(),
+            inputs: vec![],
+            directories: vec![],
+            limits: &Limits::default(),
+            media_type: String::new(),
+            seed: [0; 32],
+            tenant: "t".into(),
+            blobs: BlobStore::open(folder.path()).unwrap(),
+            interrupt,
+        });
+        let mut store = store(&engine, state.unwrap()).unwrap();
+        let linker = linker(&engine, Granted::default()).unwrap();
+        let instance = linker.instantiate_async(&mut store, &component).await.unwrap();
+        store.set_fuel(1 << 40).unwrap();
+        let run = instance.get_typed_func::<(), ()>(&mut store, "run").unwrap();
+        let started = Instant::now();
+        let error = run.call_async(&mut store, ()).await.unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&Abort::Interrupted), "{error:?}");
+        assert_eq!(error.downcast_ref::<Trap>(), None);
+        assert!(started.elapsed() < allowed + Duration::from_millis(200), "{:?}", started.elapsed());
     }
 }

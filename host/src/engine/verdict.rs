@@ -175,7 +175,8 @@ fn errored(error: &wasmtime::Error, at: &Circumstances<'_>, phase: &str) -> (Ver
         }
         Some(Abort::Exited(status)) => permanently(format!("it exited with status {status} instead of returning")),
         _ => {
-            let why = trap.map_or_else(|| format!("{error:#}"), Trap::to_string);
+            // Its outer layers are places in the guest's code; the innermost says what was wrong.
+            let why = trap.map_or_else(|| error.root_cause().to_string(), Trap::to_string);
             let why = format!("{}{phase}", message(&why, MESSAGE_BYTES_MAX));
             (Verdict::Trapped(why.clone()), why)
         }

@@ -42,7 +42,7 @@ pub struct Staging {
 type Place = (usize, String);
 
 enum Pending {
-    Write(BlobWriter),
+    Write(Box<BlobWriter>),
     Remove,
 }
 
@@ -61,7 +61,7 @@ impl Staging {
         self.make_room(&place)?;
         let pending = self.changes.entry(place).or_insert(Pending::Remove);
         if let Pending::Remove = pending {
-            *pending = Pending::Write(self.blobs.writer(&self.tenant));
+            *pending = Pending::Write(Box::new(self.blobs.writer(&self.tenant)));
         }
         let Pending::Write(writer) = pending else { unreachable!("it was just made a write") };
         writer.write(bytes).map_err(|error| Refusal::host_fault(&error))?;
