@@ -71,6 +71,7 @@ pub enum LogFormat {
 
 /// Where runs, results and lineage are recorded.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Database {
     /// In a private cluster in the state directory.
     Embedded,

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! As root the server runs under another account; where that one cannot enter the state directory, the home is
-//! elsewhere. A server never outlives its owner: see [`server`]. What an owner that was killed left behind is ended
+//! elsewhere. A server never outlives its owner: see `server.rs`. What an owner that was killed left behind is ended
 //! before a new server starts, rather than adopted, so that every server is the child of its owner.
 //!
 //! Deliberately not here: schema and migrations (`store`), upgrades between major versions of Postgres, replication,
