@@ -16,10 +16,6 @@
 //!
 //! In reading order, each module using only what is above it.
 
-pub mod bindings;
-pub mod blob;
-pub mod capability;
-pub mod engine;
 pub mod id;
 pub mod limit;
 
@@ -30,11 +26,6 @@ pub mod bindings;
 pub mod pipeline;
 
 pub mod store;
-pub mod config;
-pub mod embedded;
-pub mod id;
-pub mod limit;
-pub mod pipeline;
 
 pub mod capability;
 
@@ -48,3 +39,5 @@ pub mod embedded;
 
 pub mod config;
 pub mod telemetry;
+
+pub mod cli;

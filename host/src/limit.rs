@@ -179,57 +179,33 @@ pub const PLAN_INPUTS_MAX: usize = 10_000_000;
 pub const NAMES_SHOWN_MAX: usize = 10;
 // ---- embedded ----
 
-/// Bytes of a manifest: ten thousand assets with all their settings need a tenth of it.
-pub const MANIFEST_BYTES_MAX: usize = 16 << 20;
-/// Mistakes that one answer lists: nobody mends more in one go, and a hostile component could fill memory with them.
-pub const DIAGNOSTICS_MAX: usize = 100;
-/// Components that one pipeline binds: each is compiled and described at deploy.
-pub const COMPONENTS_PER_PIPELINE_MAX: usize = 256;
-/// Resources that one manifest declares.
-pub const RESOURCES_PER_PIPELINE_MAX: usize = 1_024;
-/// Bytes of an asset's configuration as JSON: it is stored with every version and copied into every attempt.
-pub const CONFIG_BYTES_MAX: usize = 64 << 10;
-/// Globs of one grant: each is tried on each file.
-pub const GRANT_PATHS_MAX: usize = 64;
-/// Bytes of one glob of a grant: as long as the longest path that `files` accepts.
-pub const GRANT_PATH_BYTES_MAX: usize = 1_024;
-/// The longest time that an effectful result may be declared good for: longer is not a cache but an archive.
-pub const FRESH_FOR_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
-/// Partitions in one fixed mapping: a longer list is a mapping that has not been thought of.
-pub const FIXED_PARTITIONS_MAX: usize = 1_024;
-/// Bytes of the canonical text of a partition: it is part of indexes, and a btree entry ends at 2,704 bytes.
-pub const PARTITION_KEY_TEXT_BYTES_MAX: usize = 2_048;
-/// Partitions that one plan considers, over all assets: each costs some 300 bytes while the plan is made.
-pub const PLAN_PARTITIONS_MAX: usize = 2_000_000;
-/// Inputs of all jobs of one plan, some 60 bytes each: `all` between two large assets multiplies, and must end somewhere.
-pub const PLAN_INPUTS_MAX: usize = 10_000_000;
-/// Names that a message lists before it says how many more there are.
-pub const NAMES_SHOWN_MAX: usize = 10;
+/// Oldest major version of Postgres whose programs are used: that of Debian 12, the oldest that the tests run on.
+pub const POSTGRES_MAJOR_MIN: u32 = 15;
+/// How long a server may take until it answers: it may have a crash to recover from, and no more than
+/// `max_wal_size` to read for it.
+pub const SERVER_START_WAIT_MAX: Duration = Duration::from_secs(120);
+/// How long a server may take to stop: its last checkpoint writes at most `shared_buffers`.
+pub const SERVER_STOP_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Between two looks whether a server answers or a lock is free: a start takes tens of milliseconds.
+pub const SERVER_POLL_INTERVAL: Duration = Duration::from_millis(3);
+/// The longest pause before a server that ended by itself is started again.
+pub const SERVER_RESTART_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a state directory that is in use is waited for: `flowstone status` owns it for a fraction of a second,
+/// and should not fail a `flowstone run` that starts meanwhile.
+pub const STATE_LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+/// A server's log that has grown past this is set aside at the next start, in place of the one set aside before.
+pub const SERVER_LOG_BYTES_MAX: u64 = 4 * MIB;
+/// How much of a log's end is searched for the reason of a failure.
+pub const SERVER_LOG_TAIL_BYTES: u64 = 16 * KIB;
+/// Bytes of the path of a unix socket: `sun_path` of Linux, less its final NUL.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Connections that the embedded server accepts: several pools of one machine.
+pub const SERVER_CONNECTIONS_MAX: u32 = 100;
 
-// ---- cli ----
+// ---- config ----
 
-/// Runs that `flowstone runs` lists when nothing else is asked for: a screen.
-pub const RUNS_LISTED_DEFAULT: u16 = 20;
-/// Causes that one list shows before it says how many more there are: past a screen nobody reads on.
-pub const CAUSES_SHOWN_MAX: usize = 20;
-/// Steps to which a tree of lineage is unfolded: each indents its line further, and a chain would fill a disk with blanks.
-pub const TREE_DEPTH_MAX: usize = 64;
-/// Jobs that `flowstone plan` lists one by one without being asked to: a screen.
-pub const PLAN_JOBS_SHOWN_MAX: usize = 30;
-/// Runs with more jobs tell of their progress once a second instead of job by job, where there is no terminal.
-pub const JOB_LINES_MAX: usize = 200;
-/// Failures and retries that a run tells of one by one; further ones are counted.
-pub const TROUBLE_LINES_MAX: usize = 100;
-/// How often a run is looked up to see whether it is over: what its own worker tells is only for display.
-pub const RUN_POLL: Duration = Duration::from_millis(200);
-/// How often a run without a terminal tells how far it is.
-pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the connections may take to close when a command ends.
-pub const CLOSE_GRACE: Duration = Duration::from_secs(2);
-/// Progress bars at a time: a small terminal has 24 lines, and the last bar stands for all further assets.
-pub const ASSET_BARS_MAX: usize = 16;
-/// How often progress is drawn while nothing happens: rates and the time left go on changing.
-pub const PROGRESS_TICK: Duration = Duration::from_millis(250);
+/// Guests that one process runs at a time, at most: each holds a thread and its asset's memory limit.
+pub const CONCURRENCY_MAX: usize = 1_024;
 // ---- capability ----
 
 /// Bytes that one call into the host moves: large enough that the copy, not the call, takes the time.
@@ -325,32 +301,30 @@ pub const COMPILE_CPU_SECONDS_MAX: u64 = 300;
 pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Bytes of machine code that one component may become: 18 MB of Python become 40.
 pub const COMPILED_BYTES_MAX: u64 = GIB;
-// ---- embedded ----
 
-/// Oldest major version of Postgres whose programs are used: that of Debian 12, the oldest that the tests run on.
-pub const POSTGRES_MAJOR_MIN: u32 = 15;
-/// How long a server may take until it answers: it may have a crash to recover from, and no more than
-/// `max_wal_size` to read for it.
-pub const SERVER_START_WAIT_MAX: Duration = Duration::from_secs(120);
-/// How long a server may take to stop: its last checkpoint writes at most `shared_buffers`.
-pub const SERVER_STOP_WAIT_MAX: Duration = Duration::from_secs(30);
-/// Between two looks whether a server answers or a lock is free: a start takes tens of milliseconds.
-pub const SERVER_POLL_INTERVAL: Duration = Duration::from_millis(3);
-/// The longest pause before a server that ended by itself is started again.
-pub const SERVER_RESTART_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How long a state directory that is in use is waited for: `flowstone status` owns it for a fraction of a second,
-/// and should not fail a `flowstone run` that starts meanwhile.
-pub const STATE_LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
-/// A server's log that has grown past this is set aside at the next start, in place of the one set aside before.
-pub const SERVER_LOG_BYTES_MAX: u64 = 4 * MIB;
-/// How much of a log's end is searched for the reason of a failure.
-pub const SERVER_LOG_TAIL_BYTES: u64 = 16 * KIB;
-/// Bytes of the path of a unix socket: `sun_path` of Linux, less its final NUL.
-pub const SOCKET_PATH_BYTES_MAX: usize = 107;
-/// Connections that the embedded server accepts: several pools of one machine.
-pub const SERVER_CONNECTIONS_MAX: u32 = 100;
+// ---- cli ----
 
-// ---- config ----
-
-/// Guests that one process runs at a time, at most: each holds a thread and its asset's memory limit.
-pub const CONCURRENCY_MAX: usize = 1_024;
+/// Runs that `flowstone runs` lists when nothing else is asked for: a screen.
+pub const RUNS_LISTED_DEFAULT: u16 = 20;
+/// Causes that one list shows before it says how many more there are: past a screen nobody reads on.
+pub const CAUSES_SHOWN_MAX: usize = 20;
+/// Steps to which a tree of lineage is unfolded: each indents its line further, and a chain would fill a disk with blanks.
+pub const TREE_DEPTH_MAX: usize = 64;
+/// Jobs that `flowstone plan` lists one by one without being asked to: a screen.
+pub const PLAN_JOBS_SHOWN_MAX: usize = 30;
+/// Runs with more jobs tell of their progress once a second instead of job by job, where there is no terminal.
+pub const JOB_LINES_MAX: usize = 200;
+/// Failures and retries that a run tells of one by one; further ones are counted.
+pub const TROUBLE_LINES_MAX: usize = 100;
+/// How often a run is looked up to see whether it is over: what its own worker tells is only for display.
+pub const RUN_POLL: Duration = Duration::from_millis(200);
+/// How often a run without a terminal tells how far it is.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the connections may take to close when a command ends.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// Progress bars at a time: a small terminal has 24 lines, and the last bar stands for all further assets.
+pub const ASSET_BARS_MAX: usize = 16;
+/// How often progress is drawn while nothing happens: rates and the time left go on changing.
+pub const PROGRESS_TICK: Duration = Duration::from_millis(250);
+/// Keys of a list that `flowstone inspect` names before it says how many more there are.
+pub const KEYS_SHOWN_MAX: usize = 8;

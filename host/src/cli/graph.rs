@@ -14,7 +14,7 @@ use crate::pipeline::{asset::AssetDefinition, graph::Graph};
 pub(super) async fn run(session: &Session, args: &Args) -> anyhow::Result<Exit> {
     let definitions: Vec<AssetDefinition> = if is_path(&args.pipeline) {
         let checked = session.app.check(Path::new(&args.pipeline)).await?;
-        checked.assets.into_iter().map(|asset| asset.definition).collect()
+        checked.bound.assets.into_iter().map(|asset| asset.definition).collect()
     } else {
         let pipeline = session.load_pipeline(&args.pipeline).await?;
         pipeline.assets.into_iter().map(|asset| asset.bound.definition).collect()

@@ -14,6 +14,7 @@ mod deploy;
 mod figures;
 mod graph;
 mod inspect;
+mod inspect_text;
 mod invalidate;
 mod lineage;
 mod lineage_picture;
@@ -60,20 +61,21 @@ pub fn execute(line: CommandLine) -> anyhow::Result<Exit> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let outcome = runtime.block_on(dispatch(line.command, &settings, talk));
-    // Nothing that matters is left; a lookup that hangs must not hold the command.
-    runtime.shutdown_background();
+    // All that matters was awaited. What was left behind on purpose, after a second signal, ends with the process.
+    std::mem::forget(runtime);
     outcome
 }
 
 async fn dispatch(command: Command, settings: &Settings, talk: Talk) -> anyhow::Result<Exit> {
     if let Command::Inspect(args) = &command {
-        return inspect::run(settings, args).await;
+        return inspect::run(settings, &talk, args).await;
     }
-    let access = match command {
-        Command::Run(_) | Command::Deploy(_) => Access::Alone,
-        _ => Access::Beside,
+    let (access, guests) = match &command {
+        Command::Run(args) => (Access::Alone, args.worker.concurrency()),
+        Command::Deploy(_) => (Access::Alone, 1),
+        _ => (Access::Beside, 1),
     };
-    let session = Session::open(settings, talk, access).await?;
+    let session = Session::open(settings, talk, access, guests).await?;
     let outcome = dispatch_in(&session, command).await;
     session.close().await;
     outcome

@@ -235,7 +235,7 @@ pub fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>, te
     } else {
         table.load_style(presets::NOTHING).force_no_tty();
     }
-    table.set_header(columns.iter().map(|Column::Text(title) | Column::Number(title)| *title));
+    table.set_header(columns.iter().map(|(Column::Text(title) | Column::Number(title))| *title));
     for row in rows {
         table.add_row(row.iter().map(|cell| one_line(cell).into_owned()));
     }
@@ -250,6 +250,13 @@ pub fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>, te
     let mut text = table.trim_fmt();
     text.push('\n');
     text
+}
+
+/// Rows of two columns, the first as wide as its widest cell.
+pub fn table_rows(rows: impl IntoIterator<Item = [String; 2]>) -> Vec<String> {
+    let rows: Vec<[String; 2]> = rows.into_iter().map(|row| row.map(|cell| one_line(&cell).into_owned())).collect();
+    let width = rows.iter().map(|[first, _]| first.chars().count()).max().unwrap_or(0);
+    rows.iter().map(|[first, second]| format!("{first:<width$}  {second}").trim_end().to_owned()).collect()
 }
 
 #[cfg(test)]

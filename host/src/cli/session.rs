@@ -13,7 +13,7 @@ use crate::{
     blob::BlobStore,
     config::{Database, Settings},
     embedded::{self, Cluster, Reached},
-    engine::Engine,
+    engine::{Engine, EngineSettings},
     limit::{CLOSE_GRACE, MANIFEST_BYTES_MAX},
     pipeline::manifest::parse_manifest,
     store::Store,
@@ -38,8 +38,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens what the settings name.
-    pub async fn open(settings: &Settings, talk: Talk, access: Access) -> anyhow::Result<Self> {
+    /// Opens what the settings name, for this many guests at once.
+    pub async fn open(settings: &Settings, talk: Talk, access: Access, guests: usize) -> anyhow::Result<Self> {
         let (options, cluster) = match &settings.database {
             Database::Server(options) => (options.clone(), None),
             Database::Embedded => {
@@ -53,7 +53,7 @@ impl Session {
         let opened = async {
             let store = Store::connect(options).await?;
             let blobs = BlobStore::open(&settings.blobs)?;
-            let engine = open_engine(settings)?;
+            let engine = open_engine(settings, guests)?;
             anyhow::Ok(App { store, blobs, engine, tenant: TENANT.to_owned() })
         };
         match opened.await {
@@ -87,9 +87,10 @@ impl Session {
 const TENANT: &str = "default";
 
 /// The engine compiles in a child, which is this program.
-pub fn open_engine(settings: &Settings) -> anyhow::Result<Arc<Engine>> {
+pub fn open_engine(settings: &Settings, guests: usize) -> anyhow::Result<Arc<Engine>> {
     let compiler = std::env::current_exe().context("cannot find this program, which compiles components")?;
-    Engine::open(&settings.state_dir.join("compiled"), compiler).map(Arc::new).context("cannot start the engine")
+    let cache = settings.state_dir.join("compiled");
+    Ok(Arc::new(Engine::new(EngineSettings { compiler, cache, guests })?))
 }
 
 /// What was asked for is done, or its error is told: a cluster that does not stop well is no reason to hide that.

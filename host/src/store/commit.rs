@@ -176,6 +176,8 @@ pub struct EndedJob {
     pub cause: Option<String>,
     /// Whether it succeeded without running.
     pub reused: bool,
+    /// What it made or found, when it succeeded.
+    pub materialization: Option<MaterializationId>,
 }
 
 /// What a commit did.
@@ -599,7 +601,14 @@ pub(super) async fn end_jobs(connection: &mut PgConnection, ends: Vec<End>) -> R
     count_for_runs(connection, &all).await?;
     let ended = all
         .into_iter()
-        .map(|end| EndedJob { job: end.job, run: end.run, state: end.state, cause: end.cause, reused: end.reused })
+        .map(|end| EndedJob {
+            job: end.job,
+            run: end.run,
+            state: end.state,
+            cause: end.cause,
+            reused: end.reused,
+            materialization: end.materialization,
+        })
         .collect();
     Ok(Committed { ended, released, ..Committed::default() })
 }

@@ -100,8 +100,7 @@ fn remark(tally: &Tally) -> String {
 }
 
 fn together(tallies: &[Tally]) -> Tally {
-    let all = Board { assets: tallies.to_vec(), ..Board::default() }.total();
-    Tally { asset: format!("{} more", tallies.len()), ..all }
+    Tally::together(&format!("{} more", tallies.len()), tallies)
 }
 
 #[cfg(test)]

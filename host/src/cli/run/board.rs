@@ -42,6 +42,20 @@ impl Tally {
     pub fn ended(&self) -> usize {
         self.made + self.reused + self.skipped + self.failed + self.cancelled
     }
+
+    /// Several as one, under this name.
+    pub fn together(name: &str, tallies: &[Self]) -> Self {
+        let none = Self { asset: name.to_owned(), ..Self::default() };
+        tallies.iter().fold(none, |sum, tally| Self {
+            jobs: sum.jobs + tally.jobs,
+            made: sum.made + tally.made,
+            reused: sum.reused + tally.reused,
+            skipped: sum.skipped + tally.skipped,
+            failed: sum.failed + tally.failed,
+            cancelled: sum.cancelled + tally.cancelled,
+            asset: sum.asset,
+        })
+    }
 }
 
 /// A job that failed.
@@ -138,15 +152,7 @@ impl Board {
 
     /// All assets together.
     pub fn total(&self) -> Tally {
-        self.assets.iter().fold(Tally { asset: "all".to_owned(), ..Tally::default() }, |sum, tally| Tally {
-            jobs: sum.jobs + tally.jobs,
-            made: sum.made + tally.made,
-            reused: sum.reused + tally.reused,
-            skipped: sum.skipped + tally.skipped,
-            failed: sum.failed + tally.failed,
-            cancelled: sum.cancelled + tally.cancelled,
-            asset: sum.asset,
-        })
+        Tally::together("all", &self.assets)
     }
 }
 

@@ -31,8 +31,10 @@ pub fn render(run: RunId, pipeline: &str, outcome: Outcome<'_>, board: &Board, t
         if more > 0 {
             line(&mut text, format_args!("  and {more} more: flowstone status {run}"));
         }
-        for asset in board.assets.iter().filter(|tally| tally.failed > 0) {
-            line(&mut text, format_args!("  see: flowstone logs {run} {}", one_line(&asset.asset)));
+        let mut assets: Vec<&str> = board.failures.iter().map(|failure| &*failure.asset).collect();
+        assets.dedup();
+        for asset in assets {
+            line(&mut text, format_args!("  see: flowstone logs {run} {}", one_line(asset)));
         }
         text.push('\n');
     }
