@@ -360,7 +360,8 @@ mod tests {
 
     #[test]
     fn assets_and_partitions_may_be_repeated() {
-        let Command::Run(run) = parse("flowstone run weather a b -p 2012-01 --partition 2012-02 --force").unwrap() else {
+        let Command::Run(run) = parse("flowstone run weather a b -p 2012-01 --partition 2012-02 --force").unwrap()
+        else {
             panic!("another command was parsed")
         };
         assert_eq!(run.selection.pipeline, "weather");
@@ -392,7 +393,7 @@ mod tests {
         check_refused("flowstone run weather --force --force-all", "cannot be used with");
         check_refused("flowstone run weather --concurrency 0", "--concurrency");
         check_refused("flowstone lineage weather a --up --down", "cannot be used with");
-        check_refused("flowstone lineage weather a --depth -1", "--depth");
+        check_refused("flowstone lineage weather a --depth=-1", "--depth");
         check_refused("flowstone logs latest --partition 2012", "<ASSET>");
         check_refused("flowstone runs --limit 1001", "1..=1000");
         check_refused("flowstone cancel", "<RUN>");

@@ -95,10 +95,7 @@ mod tests {
     #[test]
     fn sizes_and_counts_have_one_decimal_and_never_four_digits() {
         let sizes = [0, 1_023, 1_024, 1_536, 1_048_575, 1_048_576, 5 << 40, u64::MAX].map(bytes);
-        assert_eq!(
-            sizes,
-            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 MiB", "5.0 TiB", "16384.0 PiB"]
-        );
+        assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 MiB", "5.0 TiB", "16384.0 PiB"]);
         let counts = [0, 999, 1_000, 999_949, 999_950, 5_000_000_000].map(count);
         assert_eq!(counts, ["0", "999", "1.0 k", "999.9 k", "1.0 M", "5.0 G"]);
     }
@@ -106,10 +103,7 @@ mod tests {
     #[test]
     fn durations_use_the_unit_that_fits() {
         let texts = [0, 999, 1_000, 41_230, 1_000_000, 3_440_000, 125_000_000, 12_000_000_000].map(duration_us);
-        assert_eq!(
-            texts,
-            ["0 us", "999 us", "1.0 ms", "41.2 ms", "1.0 s", "3.4 s", "2 min 5 s", "3 h 20 min"]
-        );
+        assert_eq!(texts, ["0 us", "999 us", "1.0 ms", "41.2 ms", "1.0 s", "3.4 s", "2 min 5 s", "3 h 20 min"]);
         assert_eq!(duration_ms(0), "0 ms");
         assert_eq!(duration_ms(u64::MAX), duration_us(u64::MAX));
     }

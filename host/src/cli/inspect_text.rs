@@ -102,7 +102,8 @@ fn grant_lines(assets: &[AssetDefinition]) -> Vec<String> {
         lines.push(format!("[assets.{}]", key(&asset.name)));
         for requirement in &asset.requirements {
             let why = if requirement.reason.is_empty() { String::new() } else { format!("  # {}", requirement.reason) };
-            let grant = format!("grants.{} = {{ access = \"read\", paths = [\"**\"] }}", key(&requirement.resource_name));
+            let grant =
+                format!("grants.{} = {{ access = \"read\", paths = [\"**\"] }}", key(&requirement.resource_name));
             lines.push(one_line(&format!("{grant}{why}")).into_owned());
         }
     }
@@ -188,7 +189,36 @@ mod tests {
 
     #[test]
     fn a_component_is_shown_with_what_it_needs() {
-        insta::assert_snapshot!(render("weather.wasm", &an_inspection(), &[an_asset()]), @"");
+        insta::assert_snapshot!(render("weather.wasm", &an_inspection(), &[an_asset()]), @r#"
+        component  weather.wasm
+        digest     6985ca1f4daa5a584a28eae043a239cb96689af1337ea13afb63e00c2bf512fa
+        size       1.5 MiB (1536000 bytes)
+
+        exports
+          flowstone:asset/definitions@0.1.0
+          flowstone:asset/materializer@0.1.0
+
+        imports
+          flowstone:asset/inputs@0.1.0  always there
+          wasi:cli/environment@0.2.6    always there, with nothing behind it
+          flowstone:asset/files@0.1.0   only by grant
+
+        assets
+          monthly  text/csv
+            One row a month.␛[2J
+            partitioned by `month`: each month from 2012-01 to 2015-12, UTC
+            partitioned by `region`: r0, r1, r2, r3, r4, r5, r6, r7 and 2 more
+            reads `clean` as `days`, partitions: all, optional
+            needs files `station`: reads the measurements␊[evil]
+
+        what it needs, as a manifest grants it
+          [resources.station]
+          kind = "directory"
+          path = "..."
+          access = "read"
+          [assets.monthly]
+          grants.station = { access = "read", paths = ["**"] }  # reads the measurements␊[evil]
+        "#);
     }
 
     #[test]
@@ -204,10 +234,16 @@ mod tests {
     #[test]
     fn json_classifies_the_imports() {
         let value = json("weather.wasm", &an_inspection(), &[an_asset()]);
-        assert_eq!(value["imports"][2], json!({
-            "name": "flowstone:asset/files@0.1.0", "class": "by-grant", "capability": "files",
-        }));
-        assert_eq!((&value["imports"][0]["class"], &value["imports"][1]["class"]), (&json!("always"), &json!("baseline")));
+        assert_eq!(
+            value["imports"][2],
+            json!({
+                "name": "flowstone:asset/files@0.1.0", "class": "by-grant", "capability": "files",
+            })
+        );
+        assert_eq!(
+            (&value["imports"][0]["class"], &value["imports"][1]["class"]),
+            (&json!("always"), &json!("baseline"))
+        );
         assert_eq!(value["assets"][0]["name"], "monthly");
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Pure: from what the store found to text. What comes from outside the pipeline is drawn as a source of its own.
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+};
 
 use serde_json::{Value, json};
 
@@ -34,10 +37,12 @@ pub fn tree(lineage: &Lineage, direction: Direction) -> String {
             }
             Item::Node(node) => {
                 let below = walk.below(node, depth + 1, &format!("{prefix}{continued}"));
-                let remark = match below.is_empty() {
-                    false if unfolded[node] => "  (see above)",
-                    false if depth >= TREE_DEPTH_MAX => "  (goes on: see --format json)",
-                    _ => "",
+                let remark = if unfolded[node] {
+                    "  (see above)"
+                } else if depth >= TREE_DEPTH_MAX && !below.is_empty() {
+                    "  (goes on: see --format json)"
+                } else {
+                    ""
                 };
                 writeln!(text, "{prefix}{branch}{}{remark}", node_line(&lineage.nodes[node])).expect(INTO_A_STRING);
                 if remark.is_empty() {
@@ -138,21 +143,29 @@ fn distinct_sources(lineage: &Lineage) -> Vec<&ExternalSource> {
     sources
 }
 
-/// Every edge in the direction in which data flows: from, to, and the input's name.
-fn for_each_edge(lineage: &Lineage, mut each: impl FnMut(String, String, &str)) {
+/// From what to what data flowed, each pair once, however many inputs it came by.
+fn arrows(lineage: &Lineage) -> Vec<(String, String)> {
     let place = places(&lineage.nodes);
+    let (mut arrows, mut known) = (Vec::new(), HashSet::new());
+    let mut add = |from: String, to: &usize| {
+        let arrow = (from, format!("n{to}"));
+        if known.insert(arrow.clone()) {
+            arrows.push(arrow);
+        }
+    };
     let sources = distinct_sources(lineage);
     for source in &lineage.sources {
         let from = sources.binary_search_by_key(&(&source.resource, source.digest), |s| (&s.resource, s.digest));
         if let (Ok(from), Some(to)) = (from, place.get(&source.consumer)) {
-            each(format!("s{from}"), format!("n{to}"), &source.resource);
+            add(format!("s{from}"), to);
         }
     }
     for edge in &lineage.edges {
         if let (Some(from), Some(to)) = (place.get(&edge.upstream), place.get(&edge.consumer)) {
-            each(format!("n{from}"), format!("n{to}"), &edge.input);
+            add(format!("n{from}"), to);
         }
     }
+    arrows
 }
 
 /// Mermaid: arrows point the way data flows.
@@ -166,7 +179,9 @@ pub fn mermaid(lineage: &Lineage) -> String {
         let label = mermaid_label(&job(&node.asset, &node.partition_key), &node.digest.short());
         writeln!(text, "    n{i}[\"{label}\"]").expect(INTO_A_STRING);
     }
-    for_each_edge(lineage, |from, to, _| writeln!(text, "    {from} --> {to}").expect(INTO_A_STRING));
+    for (from, to) in arrows(lineage) {
+        writeln!(text, "    {from} --> {to}").expect(INTO_A_STRING);
+    }
     if lineage.truncated {
         text.push_str("    %% and more\n");
     }
@@ -196,7 +211,9 @@ pub fn dot(lineage: &Lineage) -> String {
         let label = dot_label(&job(&node.asset, &node.partition_key), &node.digest.short());
         writeln!(text, "    n{i} [label=\"{label}\"];").expect(INTO_A_STRING);
     }
-    for_each_edge(lineage, |from, to, _| writeln!(text, "    {from} -> {to};").expect(INTO_A_STRING));
+    for (from, to) in arrows(lineage) {
+        writeln!(text, "    {from} -> {to};").expect(INTO_A_STRING);
+    }
     if lineage.truncated {
         text.push_str("    // and more\n");
     }
@@ -297,7 +314,17 @@ mod tests {
 
     #[test]
     fn scenario_107_a_tree_unfolds_each_output_once_and_ends_in_its_sources() {
-        insta::assert_snapshot!(tree(&diamond(), Direction::Up), @"");
+        insta::assert_snapshot!(tree(&diamond(), Direction::Up), @"
+        report  b17c2a8aeaa8
+        ├── clean  e51cd700d898
+        │   ├── raw  6f2feef9011b
+        │   │   └── directory `station`  9b4ef3e5b7b4  1 file, 47.1 KiB
+        │   └── directory `station`  9b4ef3e5b7b4  1 file, 47.1 KiB
+        ├── monthly[2012-01]  6461dd7b7bc8
+        │   └── clean  e51cd700d898  (see above)
+        └── monthly[2012-02]  056926b17bc4
+            └── clean  e51cd700d898  (see above)
+        ");
     }
 
     #[test]
@@ -305,13 +332,55 @@ mod tests {
         let mut walk = diamond();
         // The walk down from `raw`.
         walk.nodes.reverse();
-        insta::assert_snapshot!(tree(&walk, Direction::Down), @"");
+        insta::assert_snapshot!(tree(&walk, Direction::Down), @"
+        raw  6f2feef9011b
+        └── clean  e51cd700d898
+            ├── monthly[2012-02]  056926b17bc4
+            │   └── report  b17c2a8aeaa8
+            ├── monthly[2012-01]  6461dd7b7bc8
+            │   └── report  b17c2a8aeaa8  (see above)
+            └── report  b17c2a8aeaa8  (see above)
+        ");
     }
 
     #[test]
     fn mermaid_and_dot_draw_each_source_once() {
-        insta::assert_snapshot!(mermaid(&diamond()), @"");
-        insta::assert_snapshot!(dot(&diamond()), @"");
+        insta::assert_snapshot!(mermaid(&diamond()), @r#"
+        graph TD
+            s0[("directory station<br/>9b4ef3e5b7b4")]
+            n0["report<br/>b17c2a8aeaa8"]
+            n1["clean<br/>e51cd700d898"]
+            n2["monthly[2012-01]<br/>6461dd7b7bc8"]
+            n3["monthly[2012-02]<br/>056926b17bc4"]
+            n4["raw<br/>6f2feef9011b"]
+            s0 --> n4
+            s0 --> n1
+            n2 --> n0
+            n3 --> n0
+            n1 --> n0
+            n1 --> n2
+            n1 --> n3
+            n4 --> n1
+        "#);
+        insta::assert_snapshot!(dot(&diamond()), @r#"
+        digraph lineage {
+            node [shape=box];
+            s0 [label="directory station\n9b4ef3e5b7b4", shape=cylinder];
+            n0 [label="report\nb17c2a8aeaa8"];
+            n1 [label="clean\ne51cd700d898"];
+            n2 [label="monthly[2012-01]\n6461dd7b7bc8"];
+            n3 [label="monthly[2012-02]\n056926b17bc4"];
+            n4 [label="raw\n6f2feef9011b"];
+            s0 -> n4;
+            s0 -> n1;
+            n2 -> n0;
+            n3 -> n0;
+            n1 -> n0;
+            n1 -> n2;
+            n1 -> n3;
+            n4 -> n1;
+        }
+        "#);
     }
 
     #[test]
@@ -322,7 +391,10 @@ mod tests {
         assert_eq!(value["nodes"].as_array().unwrap().len(), 5);
         assert_eq!(value["edges"].as_array().unwrap().len(), 7);
         assert_eq!(value["sources"][0]["size_bytes"], 48_219);
-        assert_eq!((&value["nodes"][0]["partition"], &value["nodes"][2]["partition"]), (&Value::Null, &json!("2012-01")));
+        assert_eq!(
+            (&value["nodes"][0]["partition"], &value["nodes"][2]["partition"]),
+            (&Value::Null, &json!("2012-01"))
+        );
     }
 
     #[test]

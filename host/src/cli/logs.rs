@@ -44,7 +44,9 @@ pub(super) async fn run(session: &Session, args: &Logs) -> anyhow::Result<Exit> 
     if attempts.is_empty() {
         session.talk.say(format!("nothing was attempted; `flowstone status {}` tells what became of the jobs", run.id));
     } else if attempts.len() as i64 == LIST_ROWS_MAX {
-        session.talk.say(format!("there may be more than these {LIST_ROWS_MAX} attempts: name an asset or a partition"));
+        session
+            .talk
+            .say(format!("there may be more than these {LIST_ROWS_MAX} attempts: name an asset or a partition"));
     }
     Ok(Exit::Succeeded)
 }
@@ -176,7 +178,17 @@ mod tests {
 
     #[test]
     fn an_attempt_is_shown_with_denials_and_lines() {
-        insta::assert_snapshot!(render(&an_attempt()), @"");
+        insta::assert_snapshot!(render(&an_attempt()), @r#"
+        monthly[2012-01]  attempt 2  denied
+          2026-11-23 08:43:11 UTC, 41.2 ms, fuel 5.0 G, memory 1.1 MiB
+          a path outside its directory
+          second line␛
+          denied  files `station`: read of `../secret`
+                  to grant it: [assets.monthly] grants = { station = { access = "read", paths = ["../secret"] } }
+          info   three rows  rows=3
+          warn   ␛[31mforged␊line
+          ... and 7 more lines, past the asset's log limit
+        "#);
     }
 
     #[test]
@@ -190,7 +202,10 @@ mod tests {
             verdict: "lost".into(),
             ..an_attempt()
         };
-        insta::assert_snapshot!(render(&lost), @"");
+        insta::assert_snapshot!(render(&lost), @"
+        monthly[2012-01]  attempt 2  lost, not charged
+          2026-11-23 08:43:11 UTC, 41.2 ms, fuel 5.0 G, memory 1.1 MiB
+        ");
     }
 
     #[test]

@@ -173,7 +173,21 @@ mod tests {
 
     #[test]
     fn a_small_plan_names_every_job_with_its_reason() {
-        insta::assert_snapshot!(view(&a_plan()).render(false, false), @"");
+        insta::assert_snapshot!(view(&a_plan()).render(false, false), @"
+        weather v3: 4 jobs, 46 up to date
+        2 partitions of monthly too early: what they need has not ended
+
+        asset    jobs  up to date  why
+        raw         1           0  code changed
+        monthly     3          45  2 input `raw` will run, 1 never materialized
+        report      0           1
+
+        jobs:
+          raw: code changed
+          monthly[2012-01]: input `raw` will run
+          monthly[2012-02]: never materialized
+          monthly[2012-03]: input `raw` will run
+        ");
     }
 
     #[test]

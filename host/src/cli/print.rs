@@ -308,7 +308,11 @@ mod tests {
     #[test]
     fn a_cell_is_one_line_whatever_is_in_it() {
         let rows = vec![vec!["a".into(), "1".into()], vec!["b\nforged\x1b".into(), "1000".into()]];
-        insta::assert_snapshot!(table(&[Column::Text("asset"), Column::Number("jobs")], rows, false), @"");
+        insta::assert_snapshot!(table(&[Column::Text("asset"), Column::Number("jobs")], rows, false), @"
+        asset      jobs
+        a             1
+        b␊forged␛  1000
+        ");
     }
 
     #[test]

@@ -90,9 +90,12 @@ mod tests {
 
     #[test]
     fn a_run_is_one_line() {
-        let going =
-            RunRecord { state: "running".into(), finished_at_ms: None, cancel_requested: true, ..a_run() };
-        insta::assert_snapshot!(render(&[a_run(), going], false), @"");
+        let going = RunRecord { state: "running".into(), finished_at_ms: None, cancel_requested: true, ..a_run() };
+        insta::assert_snapshot!(render(&[a_run(), going], false), @"
+        run            pipeline    state                     jobs  made  reused  skipped  failed  cancelled  began                took
+        0193b5a0-1c2d  weather v3  failed                       8     3       2        1       2          0  2026-11-23 08:43:11  3.2 s
+        0193b5a0-1c2d  weather v3  running, being cancelled     8     3       2        1       2          0  2026-11-23 08:43:11  -
+        ");
     }
 
     #[test]

@@ -12,10 +12,7 @@ use super::{
     print::{self, Closed, TerminalCheck},
     session::Session,
 };
-use crate::{
-    app::App,
-    store::materializations::MaterializationRecord,
-};
+use crate::{app::App, store::materializations::MaterializationRecord};
 
 /// Shows the newest output.
 pub(super) async fn run(session: &Session, args: &Show) -> anyhow::Result<Exit> {

@@ -192,13 +192,36 @@ pub(super) mod tests {
             a_job("monthly", "month=month:2012-03", "failed", Some("out of fuel\nforged line\x1b[2J")),
             a_job("report", "none", "skipped", Some("input monthly[month=month:2012-02] was not made: it failed")),
         ];
-        insta::assert_snapshot!(render(&a_run(), &jobs, false), @"");
+        insta::assert_snapshot!(render(&a_run(), &jobs, false), @"
+        run       0193b5a0-1c2d-7abc-8def-0123456789ab
+        pipeline  weather v3
+        state     failed, 8 of 8 jobs ended
+        began     2026-11-23 08:43:11 UTC, took 3.2 s
+
+        asset    succeeded  skipped  failed
+        raw              1        0       0
+        monthly          1        0       2
+        report           0        1       0
+
+        failed:
+          monthly[2012-02] and 1 more: out of fuel␊forged line␛[2J
+
+        skipped:
+          report: input monthly[month=month:2012-02] was not made: it failed
+
+        more: flowstone logs 0193b5a0-1c2d-7abc-8def-0123456789ab ASSET
+        ");
     }
 
     #[test]
     fn a_run_without_jobs_is_short() {
         let run = RunRecord { jobs: 0, succeeded: 0, skipped: 0, failed: 0, state: "succeeded".into(), ..a_run() };
-        insta::assert_snapshot!(render(&run, &[], false), @"");
+        insta::assert_snapshot!(render(&run, &[], false), @"
+        run       0193b5a0-1c2d-7abc-8def-0123456789ab
+        pipeline  weather v3
+        state     succeeded, 0 of 0 jobs ended
+        began     2026-11-23 08:43:11 UTC, took 3.2 s
+        ");
     }
 
     #[test]

@@ -487,8 +487,7 @@ async fn load_inline_contents(shared: &Arc<Shared>, job: &KnownJob) -> Result<Ha
         let digests: Vec<Digest> = inline.into_keys().collect();
         return Ok(shared.store.list_inline_blobs(tenant, &digests).await?.into_iter().collect());
     }
-    let missing: Vec<Digest> =
-        inline.into_keys().filter(|digest| !shared.blobs.contains(tenant, *digest)).collect();
+    let missing: Vec<Digest> = inline.into_keys().filter(|digest| !shared.blobs.contains(tenant, *digest)).collect();
     for digests in missing.chunks(INLINE_CHUNK) {
         let blobs = shared.store.list_inline_blobs(tenant, digests).await?;
         let (store, tenant) = (shared.blobs.clone(), tenant.clone());
@@ -511,12 +510,7 @@ fn fields(metadata: &serde_json::Value) -> Vec<Field> {
 }
 
 impl AssetCache {
-    async fn find(
-        &self,
-        shared: &Shared,
-        tenant: &str,
-        version: AssetVersionId,
-    ) -> Result<Arc<KnownAsset>, Obstacle> {
+    async fn find(&self, shared: &Shared, tenant: &str, version: AssetVersionId) -> Result<Arc<KnownAsset>, Obstacle> {
         let key = (tenant.to_owned(), version);
         if let Some(asset) = self.lock().get(&key) {
             return Ok(asset.clone());

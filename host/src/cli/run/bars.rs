@@ -141,8 +141,7 @@ mod tests {
 
     #[test]
     fn many_assets_share_the_last_bar() {
-        let jobs: Vec<_> =
-            (0..ASSET_BARS_MAX + 5).map(|n| a_job(&format!("a{n}"), "none", "ready", None)).collect();
+        let jobs: Vec<_> = (0..ASSET_BARS_MAX + 5).map(|n| a_job(&format!("a{n}"), "none", "ready", None)).collect();
         let (mut bars, mut board) = (bars(), Board::new(&jobs));
         begin(&mut bars, &board);
         assert_eq!(bars.bars.len(), ASSET_BARS_MAX);

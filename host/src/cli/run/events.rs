@@ -150,7 +150,10 @@ impl Events {
         if let Err(error) = print::json_line(event) {
             self.closed = true;
             if !error.is::<print::Closed>() {
-                tracing::warn!(error = &*error as &dyn std::error::Error, "no more events are written; the run goes on");
+                tracing::warn!(
+                    error = &*error as &dyn std::error::Error,
+                    "no more events are written; the run goes on"
+                );
             }
         }
     }

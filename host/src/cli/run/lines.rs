@@ -97,12 +97,9 @@ impl Notice<'_> {
 fn progress(board: &Board) -> String {
     let total = board.total();
     let mut text = format!("{} of {} jobs ended: {} made", total.ended(), total.jobs, total.made);
-    for (count, state) in [
-        (total.reused, "reused"),
-        (total.skipped, "skipped"),
-        (total.failed, "failed"),
-        (total.cancelled, "cancelled"),
-    ] {
+    for (count, state) in
+        [(total.reused, "reused"), (total.skipped, "skipped"), (total.failed, "failed"), (total.cancelled, "cancelled")]
+    {
         if count > 0 {
             text.push_str(&format!(", {count} {state}"));
         }

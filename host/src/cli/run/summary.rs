@@ -100,19 +100,40 @@ mod tests {
 
     #[test]
     fn a_failed_run_says_what_failed_and_where_to_look() {
-        insta::assert_snapshot!(summary(&[MADE, REUSED, FAILED, SKIPPED], Outcome::Finished(&a_run())), @"");
+        insta::assert_snapshot!(summary(&[MADE, REUSED, FAILED, SKIPPED], Outcome::Finished(&a_run())), @"
+        asset    jobs  made  reused  skipped  failed
+        raw         1     1       0        0       0
+        monthly     3     0       1        1       1
+        all         4     1       1        1       1
+
+        failed:
+          monthly[2012-02]: out of fuel␊forged␛
+          see: flowstone logs 0193b5a0-1c2d-7abc-8def-0123456789ab monthly
+
+        run 0193b5a0-1c2d-7abc-8def-0123456789ab failed in 3.2 s
+        ");
     }
 
     #[test]
     fn a_run_that_went_well_is_a_table_and_a_line() {
         let run = crate::store::runs::RunRecord { state: "succeeded".into(), ..a_run() };
-        insta::assert_snapshot!(summary(&[MADE, MADE, MADE, REUSED], Outcome::Finished(&run)), @"");
+        insta::assert_snapshot!(summary(&[MADE, MADE, MADE, REUSED], Outcome::Finished(&run)), @"
+        asset    jobs  made  reused  skipped  failed
+        raw         1     1       0        0       0
+        monthly     3     2       1        0       0
+        all         4     3       1        0       0
+
+        run 0193b5a0-1c2d-7abc-8def-0123456789ab succeeded in 3.2 s
+        ");
     }
 
     #[test]
     fn an_interrupted_run_says_how_to_go_on() {
         let text = summary(&[MADE], Outcome::Interrupted);
-        assert!(text.ends_with("was interrupted with 3 jobs left; the same command goes on with what is left\n"), "{text}");
+        assert!(
+            text.ends_with("was interrupted with 3 jobs left; the same command goes on with what is left\n"),
+            "{text}"
+        );
     }
 
     #[test]
