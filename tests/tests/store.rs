@@ -17,6 +17,9 @@ use serde_json::json;
 
 const TENANT: &str = "default";
 
+/// An asset, its partition, and the places of the jobs that it reads, each with whether it is optional.
+type PlannedJob<'a> = (&'a str, &'a str, &'a [(usize, bool)]);
+
 /// A store with a worker and a deployed pipeline of three assets, `a`, `b` and `c`.
 struct Bench {
     database: Database,
@@ -37,7 +40,7 @@ impl Bench {
     }
 
     /// A chain of jobs, each reading the one before it, in one run.
-    async fn submit(&self, jobs: &[(&str, &str, &[(usize, bool)])]) -> (RunId, Vec<JobId>) {
+    async fn submit(&self, jobs: &[PlannedJob<'_>]) -> (RunId, Vec<JobId>) {
         let ids: Vec<JobId> = jobs.iter().map(|_| JobId::new()).collect();
         let new_jobs = jobs.iter().zip(&ids).map(|((asset, partition, inputs), id)| NewJob {
             id: *id,

@@ -3,7 +3,7 @@
 //! Component, asset, resolved configuration, what the grants let it reach, the files behind read-only directories,
 //! the partition, and the inputs by what they hold. Not in it: limits, retries, the engine's version, materialization
 //! ids, times. The digests of its parts are kept too, so that a plan can say what has changed. What is digested here
-//! is a stored format: a change of it makes every asset stale, and needs a new [`VERSION`].
+//! is a stored format: a change of it makes every asset stale, and needs a new `VERSION`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
