@@ -329,3 +329,5 @@ pub const ASSET_BARS_MAX: usize = 16;
 pub const PROGRESS_TICK: Duration = Duration::from_millis(250);
 /// Keys of a list that `flowstone inspect` names before it says how many more there are.
 pub const KEYS_SHOWN_MAX: usize = 8;
+/// Columns of a terminal from which on a table is fitted to it; on a smaller one the terminal wraps the lines.
+pub const TABLE_WIDTH_MIN: u16 = 60;

@@ -90,7 +90,7 @@ impl Reporter for Bars {
 fn style() -> ProgressStyle {
     ProgressStyle::with_template("{prefix}  {bar:28}  {human_pos:>7}/{human_len:<7} {per_sec:>12}  {eta:>4}  {msg}")
         .expect("the template is sound")
-        .progress_chars("━╸ ")
+        .progress_chars("━╸─")
 }
 
 fn remark(tally: &Tally) -> String {
