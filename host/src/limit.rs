@@ -337,3 +337,5 @@ pub const PROGRESS_TICK: Duration = Duration::from_millis(250);
 pub const KEYS_SHOWN_MAX: usize = 8;
 /// How files begin that are being written into a granted directory: no guest may name, list or read one.
 pub const STAGING_PREFIX: &str = ".flowstone-";
+/// Columns of a terminal from which on a table is fitted to it; on a smaller one the terminal wraps the lines.
+pub const TABLE_WIDTH_MIN: u16 = 60;

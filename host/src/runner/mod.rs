@@ -200,12 +200,21 @@ impl Runner {
     }
 
     /// Stops claiming, waits the grace for guests, stops those that go on, gives their jobs back, and ends the session.
-    pub async fn stop(mut self, grace: Duration) {
+    /// When `at_once` resolves meanwhile, the rest is that of [`Runner::stop_at_once`].
+    pub async fn stop(mut self, grace: Duration, at_once: impl Future<Output = ()>) {
         self.shared.stopping.cancel();
-        if tokio::time::timeout(grace, self.shared.drained_after_stop()).await.is_err() {
-            self.shared.stop_guests();
+        let shared = self.shared.clone();
+        let gracefully = async {
+            if tokio::time::timeout(grace, shared.drained_after_stop()).await.is_err() {
+                shared.stop_guests();
+            }
+            self.finish().await;
+        };
+        tokio::select! {
+            () = gracefully => return,
+            () = at_once => {}
         }
-        self.finish().await;
+        self.stop_at_once().await;
     }
 
     /// Stops guests without waiting, and gives their jobs back if the database answers soon.
