@@ -688,7 +688,8 @@ async fn skip_dependents(connection: &mut PgConnection, wave: &[&End]) -> Result
         r#"with hit as (
                select distinct on (i.tenant_id, i.job_id) i.tenant_id, i.job_id, w.cause
                from unnest($1::text[], $2::uuid[], $3::text[]) as w (tenant_id, job_id, cause)
-               join job_input i on i.tenant_id = w.tenant_id and i.upstream_job_id = w.job_id
+               cross join lateral (
+                   select * from job_input where tenant_id = w.tenant_id and upstream_job_id = w.job_id offset 0) i
                where not i.optional order by i.tenant_id, i.job_id),
            waiting as (
                select w.tenant_id, w.job_id, hit.cause from hit cross join lateral (
@@ -741,7 +742,8 @@ async fn release_dependents(connection: &mut PgConnection, ends: &[End]) -> Resu
         "with hit as (
              select i.tenant_id, i.job_id, count(*)::int as arrived
              from unnest($1::text[], $2::uuid[]) as e (tenant_id, job_id)
-             join job_input i on i.tenant_id = e.tenant_id and i.upstream_job_id = e.job_id
+             cross join lateral (
+                 select * from job_input where tenant_id = e.tenant_id and upstream_job_id = e.job_id offset 0) i
              group by i.tenant_id, i.job_id order by i.tenant_id, i.job_id),
          waiting as (
              select w.tenant_id, w.job_id, w.remaining, hit.arrived from hit cross join lateral (

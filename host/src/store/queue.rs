@@ -173,14 +173,16 @@ impl Store {
         Ok(returned.rows_affected())
     }
 
-    /// What the claimed jobs are and read. A required input of a job that could be claimed is always there.
+    /// What the claimed jobs are and read. Each look-up starts from a claim (`lateral ... offset 0` is a fence): a plan that
+    /// starts from the run instead reads all its jobs for each batch. A required input of a job that could be claimed is always there.
     pub async fn load_claimed_jobs(&self, claims: Vec<Claim>) -> Result<Vec<ClaimedJob>, StoreError> {
         let (tenants, ids) = keys_of(&claims);
         let jobs = sqlx::query!(
             r#"select j.job_id, j.run_id, j.asset_version_id, a.name as asset, j.partition_key, j.forced,
                       (r.cancel_requested_at is not null) as "cancel_requested!"
                from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
-               join job j using (tenant_id, job_id)
+               cross join lateral (
+                   select * from job where tenant_id = c.tenant_id and job_id = c.job_id offset 0) j
                join run r on r.tenant_id = j.tenant_id and r.run_id = j.run_id
                join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
                join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id"#,
@@ -195,14 +197,20 @@ impl Store {
                       m.partition_key as "partition_key?", m.output_digest as "output_digest?",
                       m.version_digest as "version_digest?",
                       m.size_bytes as "size_bytes?", m.media_type as "media_type?", m.metadata as "metadata?",
-                      (b.bytes is not null) as "inline!"
+                      coalesce(b.inline, false) as "inline!"
                from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
-               join job_input i using (tenant_id, job_id)
-               left join job_end e on e.tenant_id = i.tenant_id and e.job_id = i.upstream_job_id
-               left join materialization m on m.tenant_id = i.tenant_id
-                   and m.materialization_id = coalesce(i.materialization_id, e.materialization_id)
+               cross join lateral (
+                   select * from job_input where tenant_id = c.tenant_id and job_id = c.job_id offset 0) i
+               left join lateral (
+                   select materialization_id from job_end
+                   where tenant_id = i.tenant_id and job_id = i.upstream_job_id offset 0) e on true
+               left join lateral (
+                   select * from materialization where tenant_id = i.tenant_id
+                       and materialization_id = coalesce(i.materialization_id, e.materialization_id) offset 0) m on true
                left join asset a on a.tenant_id = m.tenant_id and a.asset_id = m.asset_id
-               left join blob b on b.tenant_id = m.tenant_id and b.digest = m.output_digest
+               left join lateral (
+                   select bytes is not null as inline from blob
+                   where tenant_id = m.tenant_id and digest = m.output_digest offset 0) b on true
                order by i.job_id, i.input, i.position"#,
             &tenants,
             &ids,
