@@ -27,6 +27,48 @@ impl Database {
         Self::copy_of(TEMPLATE).await
     }
 
+    /// The same, for tests that only run commands.
+    pub fn new_blocking() -> Self {
+        Self::blocking(Self::new())
+    }
+
+    /// Without even the migrations, for tests that only run commands.
+    pub fn empty_blocking() -> Self {
+        Self::blocking(Self::empty())
+    }
+
+    /// Runs statements that return nothing, for tests that only run commands.
+    pub fn execute(&self, statements: &'static str) {
+        let options = self.options();
+        Self::blocking(async move {
+            let mut connection = PgConnection::connect_with(&options).await.expect("the database exists");
+            connection.execute(sqlx::raw_sql(statements)).await.expect("the statements are sound");
+        });
+    }
+
+    /// The text in each row of an answer's only column, for tests that only run commands.
+    pub fn ask(&self, question: &'static str) -> Vec<String> {
+        let options = self.options();
+        Self::blocking(async move {
+            let mut connection = PgConnection::connect_with(&options).await.expect("the database exists");
+            sqlx::query_scalar(question).fetch_all(&mut connection).await.expect("the question is sound")
+        })
+    }
+
+    /// On the server's runtime: this thread may be one of another.
+    fn blocking<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        server().runtime.spawn(async move {
+            let task = tokio::spawn(future);
+            sender.send(task.await)
+        });
+        match receiver.recv().expect("the server's runtime lives as long as the process") {
+            Ok(value) => value,
+            // Here, where the test that asked shows it.
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
     /// Without even the migrations.
     pub async fn empty() -> Self {
         Self::copy_of("template1").await
@@ -35,7 +77,8 @@ impl Database {
     async fn copy_of(template: &str) -> Self {
         let server = server();
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
-        execute(&server.options, format!("CREATE DATABASE {name} TEMPLATE {template}")).await.expect("the name is new");
+        let made = execute(&server.options, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+        made.unwrap_or_else(|error| panic!("no database for a test: {error}"));
         Self { options: server.options.clone().database(&name), name }
     }
 

@@ -4,10 +4,13 @@
 //! share one server and are linked once.
 
 mod database;
+pub mod guest;
+mod mount;
 pub mod pipeline;
 mod program;
 mod state;
 
 pub use database::Database;
+pub use mount::Mount;
 pub use program::{Flowstone, Output, Running};
 pub use state::StateFolder;

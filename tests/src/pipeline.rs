@@ -32,9 +32,9 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// With an embedded cluster, and directories `counter` and `shelf` granted; `more` follows in the manifest.
+    /// With a database of its own, and directories `counter` and `shelf` granted; `more` follows in the manifest.
     pub fn new(more: &str) -> Self {
-        Self::with(Flowstone::embedded(), more)
+        Self::with(Flowstone::new(), more)
     }
 
     /// The same, with commands that were made before.

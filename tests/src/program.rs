@@ -15,6 +15,8 @@ use crate::{Database, StateFolder, database::target_folder};
 pub struct Flowstone {
     state: StateFolder,
     database_url: Option<String>,
+    /// Of its own, when it has one: it goes with the commands.
+    database: Option<Database>,
 }
 
 /// What a command that has ended leaves.
@@ -37,12 +39,32 @@ pub struct Running {
 impl Flowstone {
     /// With an embedded cluster, made by the first command.
     pub fn embedded() -> Self {
-        Self { state: StateFolder::new(), database_url: None }
+        Self { state: StateFolder::new(), database_url: None, database: None }
     }
 
     /// With the database of a test.
     pub fn on(database: &Database) -> Self {
-        Self { state: StateFolder::new(), database_url: Some(database.url()) }
+        Self { state: StateFolder::new(), database_url: Some(database.url()), database: None }
+    }
+
+    /// With a migrated database of its own: much sooner there than an embedded cluster.
+    pub fn new() -> Self {
+        Self { database: Some(Database::new_blocking()), ..Self::embedded() }.connected()
+    }
+
+    /// With a database of its own in which nothing is, not even the migrations.
+    pub fn unmigrated() -> Self {
+        Self { database: Some(Database::empty_blocking()), ..Self::embedded() }.connected()
+    }
+
+    fn connected(mut self) -> Self {
+        self.database_url = self.database.as_ref().map(Database::url);
+        self
+    }
+
+    /// Its own database.
+    pub fn database(&self) -> &Database {
+        self.database.as_ref().expect("the test made it with a database")
     }
 
     /// Where commands run.
@@ -79,6 +101,12 @@ impl Flowstone {
         let mut command = self.command(arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program can be run");
         Running { child }
+    }
+}
+
+impl Default for Flowstone {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -7,13 +7,13 @@ use std::{
         fs::{MetadataExt as _, PermissionsExt as _},
         process::CommandExt as _,
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use flowstone::embedded::{Cluster, EmbeddedError, Reached, attach, reach};
-use flowstone_tests::StateFolder;
+use flowstone_tests::{Mount, StateFolder};
 use sqlx::{Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions};
 
 async fn ask(options: &PgConnectOptions, question: &'static str) -> sqlx::Result<String> {
@@ -82,40 +82,6 @@ impl Drop for Owner {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
         drop(self.0.wait());
-    }
-}
-
-/// A file system of its own, small; `None` where mounting is not permitted.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(state: &StateFolder, megabytes: u32) -> Option<Self> {
-        let options = format!("size={megabytes}m,mode=711");
-        Self::run("mount", &["-t", "tmpfs", "-o", &options, "flowstone-test"], state.folder())
-            .then(|| Self(state.folder().to_owned()))
-            .or_else(|| {
-                eprintln!("not tested: mounting is not permitted");
-                None
-            })
-    }
-
-    fn run(program: &str, arguments: &[&str], at: &Path) -> bool {
-        Command::new(program)
-            .args(arguments)
-            .arg(at)
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
-    }
-
-    fn remount(&self, options: &str) {
-        assert!(Self::run("mount", &["-o", options], &self.0));
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        Self::run("umount", &["--lazy"], &self.0);
     }
 }
 
@@ -380,7 +346,7 @@ async fn only_the_owners_account_is_let_in() {
 #[tokio::test]
 async fn a_state_directory_that_cannot_be_written_is_named() {
     let state = StateFolder::new();
-    let mount = Mount::new(&state, 8);
+    let mount = Mount::new(state.folder(), 8);
     match &mount {
         Some(mount) => mount.remount("remount,ro"),
         None if is_root() => return,
@@ -393,7 +359,7 @@ async fn a_state_directory_that_cannot_be_written_is_named() {
 #[tokio::test]
 async fn a_cluster_that_has_become_read_only_is_named() {
     let state = StateFolder::new();
-    let Some(mount) = Mount::new(&state, 200) else { return };
+    let Some(mount) = Mount::new(state.folder(), 200) else { return };
     Cluster::own(&state.path()).await.unwrap().stop().await.unwrap();
     mount.remount("remount,ro");
     let error = Cluster::own(&state.path()).await.unwrap_err();
@@ -405,7 +371,7 @@ async fn a_cluster_that_has_become_read_only_is_named() {
 #[tokio::test]
 async fn a_disk_too_small_for_a_cluster_is_said_to_be_full() {
     let state = StateFolder::new();
-    let Some(_mount) = Mount::new(&state, 8) else { return };
+    let Some(_mount) = Mount::new(state.folder(), 8) else { return };
     let error = Cluster::own(&state.path()).await.unwrap_err();
     assert!(matches!(error, EmbeddedError::DiskFull { .. }), "{error}");
 }
@@ -413,7 +379,7 @@ async fn a_disk_too_small_for_a_cluster_is_said_to_be_full() {
 #[tokio::test]
 async fn a_full_disk_stops_a_start_and_room_mends_it() {
     let state = StateFolder::new();
-    let Some(_mount) = Mount::new(&state, 200) else { return };
+    let Some(_mount) = Mount::new(state.folder(), 200) else { return };
     let cluster = Cluster::own(&state.path()).await.unwrap();
     keep_something(&cluster).await;
     cluster.stop().await.unwrap();

@@ -3,7 +3,10 @@
 
 use std::fs;
 
-use flowstone_tests::pipeline::{Scenario, ended};
+use flowstone_tests::{
+    Flowstone,
+    pipeline::{Scenario, ended},
+};
 
 #[test]
 fn scenario_1_one_asset_runs_and_shows_its_output() {
@@ -124,7 +127,8 @@ fn scenario_19_a_retryable_failure_is_tried_again_and_every_attempt_is_visible()
 
 #[test]
 fn scenario_21_a_fresh_process_runs_what_was_deployed_without_the_manifest() {
-    let scenario = Scenario::new("");
+    // Each command starts and stops the embedded cluster, as it does for somebody who has no server.
+    let scenario = Scenario::with(Flowstone::embedded(), "");
     scenario.command("deploy", &[]).expect_status(0);
     fs::remove_file(scenario.manifest()).unwrap();
     scenario.flowstone.run(["run", "scenarios", "sum"]).expect_status(0);

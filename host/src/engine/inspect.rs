@@ -203,13 +203,27 @@ fn validate(bytes: &[u8], problems: &mut Problems) -> Option<Types> {
 }
 
 fn malformed(error: &wasmparser::BinaryReaderError, bytes: &[u8]) -> Problem {
-    let message = quoted(error.message());
     let at = error.offset();
     // Cut between two sections, it is the end of the file at which something turns out to be missing.
-    if message.starts_with("unexpected end") || at >= bytes.len() {
-        return Problem(format!("it is cut off at byte {at}: upload the whole file"));
+    if at >= bytes.len() || is_cut_within_a_section(bytes) {
+        return Problem(format!("it is cut off after {} bytes: upload the whole file", bytes.len()));
     }
-    Problem(format!("it is not valid WebAssembly, at byte {at}: {message}"))
+    Problem(format!("it is not valid WebAssembly, at byte {at}: {}", quoted(error.message())))
+}
+
+/// Whether the last section says that it is longer than what is left. Only that: a section that is whole may hold
+/// rubbish, and a reader of rubbish meets an unexpected end too.
+fn is_cut_within_a_section(bytes: &[u8]) -> bool {
+    let mut rest = &bytes[bytes.len().min(8)..];
+    while let [_, after @ ..] = rest {
+        let mut size = wasmparser::BinaryReader::new(after, 0);
+        let Ok(length) = size.read_var_u32() else { return after.len() < 5 };
+        match after.get(size.current_position() + length as usize..) {
+            Some(next) => rest = next,
+            None => return true,
+        }
+    }
+    false
 }
 
 fn unsupported(error: &wasmparser::BinaryReaderError) -> String {
