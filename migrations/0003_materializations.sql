@@ -17,13 +17,15 @@ create table materialization (
     size_bytes         bigint           not null,
     media_type         text             not null,
     metadata           jsonb            not null,
+    -- Of all that a consumer can see: the bytes, the media type, the metadata. What its recipe holds of this input.
+    version_digest     bytea            not null,
     recipe             bytea            not null,
     -- The directories that the grants reach, as they were; and each input, in the order of the definition.
     sources_digest     bytea            not null,
     -- Digests of 32 bytes, one after the other.
     input_digests      bytea            not null,
     engine_id          text             not null,
-    -- Set when nothing ran: an earlier result with the same recipe was used again.
+    -- Set when nothing ran: the result that was made from the same recipe and is used again. Never one reused itself.
     reused_from        uuid,
     created_at         timestamptz      not null default now(),
     primary key (tenant_id, materialization_id),

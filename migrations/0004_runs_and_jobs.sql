@@ -21,6 +21,7 @@ create table run (
     cancelled           integer     not null default 0,
     created_at          timestamptz not null default now(),
     cancel_requested_at timestamptz,
+    cancel_cause        text,
     finished_at         timestamptz,
     primary key (tenant_id, run_id),
     foreign key (tenant_id, pipeline_version_id) references pipeline_version,
@@ -31,6 +32,7 @@ create table run (
 );
 
 create index run_unfinished on run (tenant_id, run_id) where state = 'running';
+create index run_being_cancelled on run (tenant_id, run_id) where state = 'running' and cancel_requested_at is not null;
 
 create table job (
     tenant_id        text collate "C" not null,
@@ -129,6 +131,8 @@ declare
     lower_id uuid;
     upper_id uuid;
 begin
+    -- Making a partition locks its table: it must not queue behind a long transaction, and everybody else behind it.
+    perform set_config('lock_timeout', '500ms', true);
     perform pg_advisory_xact_lock(hashtext('flowstone.ensure_history_days'));
     foreach history in array array['job', 'job_input', 'job_end', 'attempt'] loop
         for offset_days in 0 .. days - 1 loop
@@ -137,8 +141,13 @@ begin
                 -- The first id of a millisecond: its 48 bits of time, and zeros.
                 lower_id := (lpad(to_hex((extract(epoch from day::timestamp) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
                 upper_id := (lpad(to_hex((extract(epoch from (day + 1)::timestamp) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
-                execute format('create table %I partition of %I for values from (%L) to (%L)',
-                    history || '_' || to_char(day, 'YYYYMMDD'), history, lower_id, upper_id);
+                begin
+                    execute format('create table %I partition of %I for values from (%L) to (%L)',
+                        history || '_' || to_char(day, 'YYYYMMDD'), history, lower_id, upper_id);
+                exception when check_violation then
+                    -- The default partition has rows of that day already, and keeps the day.
+                    raise warning '% of % stays in the default partition', history, day;
+                end;
             end if;
         end loop;
     end loop;

@@ -87,7 +87,7 @@ fn carry_out(assets: &[BoundAsset], plan: &Plan, latest: &mut Latest) {
             let versions = rows.filter_map(|row| match row.from {
                 InputSource::Upstream(upstream) => {
                     let output = outputs[upstream];
-                    Some(InputVersion { asset: &input.asset, partition: &plan.jobs[upstream].partition, output })
+                    Some(InputVersion { asset: &input.asset, partition: &plan.jobs[upstream].partition, seen: output })
                 }
                 InputSource::Pinned(_) | InputSource::Absent => None,
             });
@@ -146,6 +146,8 @@ fn asset(name: String, inputs: Vec<String>) -> BoundAsset {
         component: Digest::of(b"component"),
         grants: vec![],
         config: serde_json::Map::new(),
+        config_digest: config_digest(&serde_json::Map::new()),
+        grants_digest: reach_digest(&[]),
         limits: Limits::default(),
         retry: RetryPolicy::default(),
         fresh_for_ms: None,

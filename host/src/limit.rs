@@ -143,6 +143,12 @@ pub const PROMOTE_JOBS_MAX: i64 = 1_000;
 pub const INFLIGHT_WAIT: Duration = Duration::from_millis(200);
 /// Times that an attempt is repeated because a directory changed while it read: then it changes all the time.
 pub const SOURCE_CHANGES_MAX: i16 = 10;
+/// Bytes that one commit carries, about: a message to Postgres ends at 1 GiB, and each is held twice while it is sent.
+pub const COMMIT_BYTES_MAX: usize = 32 << 20;
+/// How long a process that stops waits for its last commit.
+pub const STOP_COMMIT_WAIT: Duration = Duration::from_secs(30);
+/// How long a claim whose answer was lost may still take effect: the server notices a lost client at its next word.
+pub const UNANSWERED_CLAIM_KEPT: Duration = Duration::from_secs(120);
 /// How long guests may go on after a request to stop.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Staged files that are published at a time.
@@ -329,3 +335,7 @@ pub const ASSET_BARS_MAX: usize = 16;
 pub const PROGRESS_TICK: Duration = Duration::from_millis(250);
 /// Keys of a list that `flowstone inspect` names before it says how many more there are.
 pub const KEYS_SHOWN_MAX: usize = 8;
+/// How files begin that are being written into a granted directory: no guest may name, list or read one.
+pub const STAGING_PREFIX: &str = ".flowstone-";
+/// Columns of a terminal from which on a table is fitted to it; on a smaller one the terminal wraps the lines.
+pub const TABLE_WIDTH_MIN: u16 = 60;

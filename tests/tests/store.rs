@@ -2,10 +2,10 @@
 
 use flowstone::{
     blob::{Digest, Stored},
-    id::{AttemptId, JobId, MaterializationId, PipelineVersionId, RunId, WorkerId},
+    id::{AttemptId, ClaimToken, JobId, MaterializationId, PipelineVersionId, RunId, WorkerId},
     store::{
         SESSION_SETTINGS, Store,
-        commit::{AttemptRecord, Ending, FinishedJob, NewEdge, NewMaterialization},
+        commit::{AttemptRecord, Counts, Ending, FinishedJob, NewEdge, NewMaterialization},
         lineage::Direction,
         pipelines::{NewAssetVersion, NewPipelineVersion, PipelineVersionRecord},
         queue::{Claim, ClaimPosition, Inflight},
@@ -16,6 +16,9 @@ use flowstone_tests::Database;
 use serde_json::json;
 
 const TENANT: &str = "default";
+
+/// An asset, its partition, and the places of the jobs that it reads, each with whether it is optional.
+type PlannedJob<'a> = (&'a str, &'a str, &'a [(usize, bool)]);
 
 /// A store with a worker and a deployed pipeline of three assets, `a`, `b` and `c`.
 struct Bench {
@@ -37,7 +40,7 @@ impl Bench {
     }
 
     /// A chain of jobs, each reading the one before it, in one run.
-    async fn submit(&self, jobs: &[(&str, &str, &[(usize, bool)])]) -> (RunId, Vec<JobId>) {
+    async fn submit(&self, jobs: &[PlannedJob<'_>]) -> (RunId, Vec<JobId>) {
         let ids: Vec<JobId> = jobs.iter().map(|_| JobId::new()).collect();
         let new_jobs = jobs.iter().zip(&ids).map(|((asset, partition, inputs), id)| NewJob {
             id: *id,
@@ -73,7 +76,7 @@ impl Bench {
     }
 
     async fn claim(&self, limit: i64) -> Vec<Claim> {
-        self.store.claim_ready_jobs(self.worker, limit, ClaimPosition::START).await.unwrap().0
+        self.store.claim_ready_jobs(self.worker, ClaimToken::random(), limit, ClaimPosition::START).await.unwrap().0
     }
 
     async fn claim_one(&self) -> Claim {
@@ -93,6 +96,7 @@ impl Bench {
             inline: Some(bytes.to_vec()),
             media_type: "text/plain".to_owned(),
             metadata: json!([]),
+            version_digest: Digest::of(bytes),
             recipe: Digest::of(partition.as_bytes()),
             sources_digest: Digest::of(b""),
             input_digests: vec![Digest::of(b"in")],
@@ -117,6 +121,7 @@ impl Bench {
             output_bytes: 3,
             duration_us: 4,
             log: None,
+            log_bytes: 0,
             log_dropped: 0,
             denials: None,
         };
@@ -280,7 +285,7 @@ async fn a_retry_is_charged_and_comes_back_when_it_is_due() {
     let bench = Bench::new().await;
     let (run, _) = bench.submit(&[("a", "none", &[])]).await;
     let claim = bench.claim_one().await;
-    let later = Ending::Deferred { wait_ms: 3_600_000, cause: "busy".to_owned(), charged: true };
+    let later = Ending::Deferred { wait_ms: 3_600_000, cause: "busy".to_owned(), counts: Counts::Charged };
     bench.store.commit_finished_jobs(&[bench.finished(claim, run, later)]).await.unwrap();
     assert_eq!(bench.states(run).await, ["deferred"]);
     assert_eq!(bench.store.promote_due_jobs(10).await.unwrap(), 0, "not before its time");
@@ -317,15 +322,15 @@ async fn cancelling_ends_what_waits_and_tells_the_worker_of_what_runs() {
     let bench = Bench::new().await;
     let (run, jobs) = bench.submit(&[("a", "none", &[]), ("a", "k=static:1", &[]), ("b", "none", &[(0, false)])]).await;
     let claim = bench.claim_one().await;
-    assert!(bench.store.list_leases_to_cancel(bench.worker).await.unwrap().is_empty());
-    let committed = bench.store.cancel_run(TENANT, run, "by hand").await.unwrap().unwrap();
-    assert_eq!(committed.ended.len(), 2);
-    assert_eq!(bench.store.list_leases_to_cancel(bench.worker).await.unwrap(), [claim.job]);
+    assert!(bench.store.list_claims_to_cancel(bench.worker).await.unwrap().is_empty());
+    assert!(bench.store.cancel_run(TENANT, run, "by hand").await.unwrap());
+    assert_eq!(bench.states(run).await, ["running", "cancelled", "cancelled"]);
+    assert_eq!(bench.store.list_claims_to_cancel(bench.worker).await.unwrap(), [(claim.job, claim.token)]);
     assert_eq!(claim.job, jobs[0]);
     let stopped = bench.finished(claim, run, Ending::Cancelled("by hand".to_owned()));
     bench.store.commit_finished_jobs(&[stopped]).await.unwrap();
     assert_eq!(bench.store.find_run(TENANT, run).await.unwrap().unwrap().state, "cancelled");
-    assert!(bench.store.cancel_run(TENANT, run, "again").await.unwrap().is_none());
+    assert!(!bench.store.cancel_run(TENANT, run, "again").await.unwrap());
 }
 
 #[tokio::test]
@@ -367,12 +372,14 @@ async fn the_claim_finds_its_rows_by_their_place_under_a_generic_plan() {
     let mut connection = bench.database.pool().await.acquire().await.unwrap();
     sqlx::raw_sql(SESSION_SETTINGS).execute(&mut *connection).await.unwrap();
     sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
-    let claim = sqlx::AssertSqlSafe(format!("prepare claim (uuid, bigint, float8, uuid) as {}", claim_statement()));
+    let claim =
+        sqlx::AssertSqlSafe(format!("prepare claim (uuid, bigint, float8, uuid, uuid) as {}", claim_statement()));
     sqlx::raw_sql(claim).execute(&mut *connection).await.unwrap();
-    let plan: Vec<String> = sqlx::query_scalar("explain execute claim (gen_random_uuid(), 100, 0, gen_random_uuid())")
-        .fetch_all(&mut *connection)
-        .await
-        .unwrap();
+    let plan: Vec<String> =
+        sqlx::query_scalar("explain execute claim (gen_random_uuid(), 100, 0, gen_random_uuid(), gen_random_uuid())")
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
     let plan = plan.join("\n");
     assert!(plan.contains("Tid Scan on job_ready"), "{plan}");
 }
@@ -390,4 +397,65 @@ fn claim_statement() -> String {
     let statement = found.next().expect("the claim is among the checked statements");
     assert!(found.next().is_none(), "there is one claim");
     statement
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_is_returned() {
+    let bench = Bench::new().await;
+    bench.submit(&[("a", "none", &[]), ("a", "k=static:1", &[])]).await;
+    let lost = ClaimToken::random();
+    bench.store.claim_ready_jobs(bench.worker, lost, 1, ClaimPosition::START).await.unwrap();
+    let kept = bench.claim_one().await;
+    assert_eq!(bench.store.return_unanswered_claims(bench.worker, &[lost]).await.unwrap(), 1);
+    let again = bench.claim_one().await;
+    assert_ne!(again.job, kept.job);
+    assert_eq!((again.charged, again.released), (0, 0));
+    assert_eq!(bench.store.return_unanswered_claims(bench.worker, &[lost]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_job_that_comes_back_to_the_queue_of_a_cancelled_run_is_ended() {
+    let bench = Bench::new().await;
+    let (run, _) = bench.submit(&[("a", "none", &[])]).await;
+    let claim = bench.claim_one().await;
+    bench.store.cancel_run(TENANT, run, "by hand").await.unwrap();
+    let later = Ending::Deferred { wait_ms: 3_600_000, cause: "busy".to_owned(), counts: Counts::Charged };
+    bench.store.commit_finished_jobs(&[bench.finished(claim, run, later)]).await.unwrap();
+    assert_eq!(bench.states(run).await, ["deferred"]);
+    assert_eq!(bench.store.end_waiting_jobs_of_cancelled_runs().await.unwrap().ended.len(), 1);
+    assert_eq!(bench.store.find_run(TENANT, run).await.unwrap().unwrap().state, "cancelled");
+}
+
+#[tokio::test]
+async fn a_guests_words_cannot_hide_whose_failure_it_was() {
+    let bench = Bench::new().await;
+    let (run, jobs) = bench.submit(&[("a", "none", &[]), ("b", "none", &[(0, false)])]).await;
+    let claim = bench.claim_one().await;
+    let failed = bench.finished(claim, run, Ending::Failed("input somebody_else was not made".to_owned()));
+    let committed = bench.store.commit_finished_jobs(&[failed]).await.unwrap();
+    let skipped = committed.ended.iter().find(|end| end.job == jobs[1]).unwrap();
+    assert_eq!(skipped.cause.as_deref(), Some("input a was not made: it failed"));
+}
+
+#[tokio::test]
+async fn a_day_that_has_rows_in_the_default_partition_does_not_stop_the_others() {
+    let bench = Bench::new().await;
+    let pool = bench.database.pool().await;
+    // A clock that is four days ahead submits a job, and then the day comes.
+    let ahead = "(lpad(to_hex((extract(epoch from now() + interval '4 days') * 1000)::bigint), 12, '0') || '7000' || repeat('0', 16))::uuid";
+    let (run, _) = bench.submit(&[("a", "none", &[])]).await;
+    let insert = format!(
+        "insert into job (tenant_id, job_id, run_id, asset_version_id, partition_key, reason, forced)
+         select tenant_id, {ahead}, run_id, asset_version_id, partition_key, reason, forced from job where run_id = '{run}'"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(insert)).execute(&pool).await.unwrap();
+    let days = "select ensure_history_days((now() at time zone 'utc')::date + 3, 3)";
+    sqlx::raw_sql(days).execute(&pool).await.unwrap();
+    let made: i64 = sqlx::query_scalar(
+        "select count(*) from pg_class where relname = 'attempt_' || to_char((now() at time zone 'utc') + interval '4 days', 'YYYYMMDD')",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(made, 1, "the other tables have their day");
 }

@@ -21,7 +21,6 @@ use crate::{
         asset::{AssetDefinition, Capability},
         diagnostic::{Diagnostic, did_you_mean},
         manifest::{Manifest, Resource, parse_manifest},
-        recipe::{config_digest, reach_digest},
         validate::{Bound, BoundAsset, DescribedComponent, validate},
     },
     store::pipelines::{NewAssetVersion, NewPipelineVersion},
@@ -248,8 +247,8 @@ impl Checked {
             assets.push(NewAssetVersion {
                 name: asset.definition.name.clone(),
                 component: asset.component,
-                config_digest: config_digest(&asset.config),
-                grants_digest: reach_digest(&asset.grants),
+                config_digest: asset.config_digest,
+                grants_digest: asset.grants_digest,
                 settings,
             });
         }

@@ -11,8 +11,6 @@ use crate::{
 
 impl App {
     /// Submits a plan: from here on every worker can take its jobs.
-    ///
-    /// Runs of the same pipeline that nobody waits for any more are ended first; this plan holds what they left.
     pub async fn start_run(
         &self,
         pipeline: &Pipeline,
@@ -21,10 +19,6 @@ impl App {
         owner: WorkerId,
     ) -> Result<RunId, AppError> {
         let run = RunId::new();
-        for abandoned in self.store.list_abandoned_runs(&self.tenant, pipeline.pipeline).await? {
-            let cause = format!("its process is gone; run {run} plans anew what it left");
-            self.store.cancel_run(&self.tenant, abandoned, &cause).await?;
-        }
         // Ids sort in the order of the plan, and so does whatever lists them.
         let ids: Vec<JobId> = plan.jobs.iter().map(|_| JobId::new()).collect();
         let jobs = plan.jobs.iter().zip(&ids).map(|(job, id)| {
@@ -72,7 +66,7 @@ impl App {
 
     /// Asks for a run's end.
     pub async fn cancel(&self, run: RunId) -> Result<(), AppError> {
-        if self.store.cancel_run(&self.tenant, run, "cancelled by hand").await?.is_some() {
+        if self.store.cancel_run(&self.tenant, run, "cancelled by hand").await? {
             return Ok(());
         }
         Err(AppError::Usage(match self.store.find_run(&self.tenant, run).await? {

@@ -33,6 +33,9 @@ pub fn checked_fields(fields: Vec<types::Field>) -> Result<Vec<Field>, String> {
                 field.value.len()
             ));
         }
+        if field.value.contains('\0') {
+            return Err(format!("the value of field `{}` holds a NUL, which no text in the database can", field.name));
+        }
         if !names.insert(field.name.as_str()) {
             return Err(format!("the field name `{}` is there twice", field.name));
         }

@@ -61,8 +61,9 @@ pub enum Command {
     Plan(Plan),
     /// Make assets: run what is missing or stale, and what that needs
     ///
-    /// Progress goes to stderr, a summary to stdout. An interrupted run loses nothing that was made: the same command
-    /// goes on where it stopped. Interrupt once to let what runs finish, twice to stop at once.
+    /// Progress goes to stderr, a summary to stdout. An interrupted run loses
+    /// nothing that was made: the same command goes on where it stopped.
+    /// Interrupt once to let what runs finish, twice to stop at once.
     ///
     /// Examples:
     ///   flowstone run examples/weather
@@ -110,7 +111,8 @@ pub enum Command {
     Graph(Graph),
     /// Show what a component is: exports, imports, assets, and what it would need to be granted
     ///
-    /// The component's code runs only to describe itself, with nothing granted and under small limits.
+    /// The component's code runs only to describe itself, with nothing granted
+    /// and under small limits.
     ///
     /// Example: flowstone inspect weather.wasm
     #[command(verbatim_doc_comment)]

@@ -61,8 +61,8 @@ pub fn execute(line: CommandLine) -> anyhow::Result<Exit> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let outcome = runtime.block_on(dispatch(line.command, &settings, talk));
-    // All that matters was awaited. What was left behind on purpose, after a second signal, ends with the process.
-    std::mem::forget(runtime);
+    // Nothing that matters is left; a look-up that hangs must not hold the command.
+    runtime.shutdown_background();
     outcome
 }
 

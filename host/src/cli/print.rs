@@ -13,6 +13,8 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde::Serialize;
 
+use crate::limit::TABLE_WIDTH_MIN;
+
 /// The reader of stdout has gone: nobody wants the rest. Not a failure; the program ends quietly.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody reads stdout any more")]
@@ -180,6 +182,7 @@ pub struct TerminalCheck {
     /// The beginning of a character whose rest has not come.
     partial: Vec<u8>,
     harmful: bool,
+    last: Option<u8>,
 }
 
 impl TerminalCheck {
@@ -188,6 +191,11 @@ impl TerminalCheck {
     pub fn is_text(&self) -> bool {
         !self.harmful && self.partial.is_empty()
     }
+
+    /// Whether the cursor would be left in the middle of a line.
+    pub fn leaves_a_line_open(&self) -> bool {
+        self.last.is_some_and(|last| last != b'\n')
+    }
 }
 
 impl Write for TerminalCheck {
@@ -195,6 +203,7 @@ impl Write for TerminalCheck {
         if self.harmful {
             return Ok(bytes.len());
         }
+        self.last = bytes.last().copied().or(self.last);
         let mut pending = std::mem::take(&mut self.partial);
         pending.extend_from_slice(bytes);
         let (text, rest) = match std::str::from_utf8(&pending) {
@@ -231,7 +240,11 @@ pub enum Column {
 pub fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>, terminal: bool) -> String {
     let mut table = Table::new();
     if terminal {
-        table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        // A terminal that does not tell its width, or hardly has any, would break every word.
+        if table.width().is_some_and(|width| width >= TABLE_WIDTH_MIN) {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+        }
     } else {
         table.load_style(presets::NOTHING).force_no_tty();
     }
@@ -303,6 +316,17 @@ mod tests {
         check_terminal(&[b"good", b"\0bad", b"good"], false);
         check_terminal(&[b"\xff\xfe"], false);
         check_terminal(&[], true);
+    }
+
+    #[test]
+    fn an_open_line_is_noticed() {
+        let open = |bytes: &[u8]| {
+            let mut check = TerminalCheck::default();
+            check.write_all(bytes).unwrap();
+            check.leaves_a_line_open()
+        };
+        assert!(open(b"a\nb"));
+        assert!(!open(b"a\n") && !open(b""));
     }
 
     #[test]

@@ -25,10 +25,13 @@ pub(super) async fn run(session: &Session, args: &Show) -> anyhow::Result<Exit> 
         write_file(app, &record, file)?;
         session.talk.say(format!("wrote {} to {}", bytes(record.size_bytes.max(0) as u64), file.display()));
     } else {
-        if print::is_terminal() && !args.force {
-            refuse_binary(app, &record)?;
-        }
+        let on_terminal = print::is_terminal() && !args.force;
+        let open_line = on_terminal && check_for_terminal(app, &record)?;
         write_stdout(app, &record)?;
+        if open_line {
+            // The next prompt begins a line; the bytes on stdout stay what they are.
+            session.talk.say("");
+        }
     }
     Ok(Exit::Succeeded)
 }
@@ -43,8 +46,9 @@ fn write_stdout(app: &App, record: &MaterializationRecord) -> anyhow::Result<()>
     })
 }
 
-/// A terminal obeys what it is shown: an output that is not plain text needs to be asked for.
-fn refuse_binary(app: &App, record: &MaterializationRecord) -> anyhow::Result<()> {
+/// A terminal obeys what it is shown: an output that is not plain text needs to be asked for. Returns whether the
+/// text ends within a line.
+fn check_for_terminal(app: &App, record: &MaterializationRecord) -> anyhow::Result<bool> {
     let mut check = TerminalCheck::default();
     app.write_output(record, &mut check)?;
     if !check.is_text() {
@@ -55,7 +59,7 @@ fn refuse_binary(app: &App, record: &MaterializationRecord) -> anyhow::Result<()
             record.media_type,
         )));
     }
-    Ok(())
+    Ok(check.leaves_a_line_open())
 }
 
 /// The file appears whole or not at all.

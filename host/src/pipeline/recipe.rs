@@ -3,12 +3,13 @@
 //! Component, asset, resolved configuration, what the grants let it reach, the files behind read-only directories,
 //! the partition, and the inputs by what they hold. Not in it: limits, retries, the engine's version, materialization
 //! ids, times. The digests of its parts are kept too, so that a plan can say what has changed. What is digested here
-//! is a stored format: a change of it makes every asset stale, and needs a new [`VERSION`].
+//! is a stored format: a change of it makes every asset stale, and needs a new `VERSION`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
+    asset::Field,
     partition::PartitionKey,
     policy::{Access, DirectoryGrant},
 };
@@ -56,8 +57,8 @@ pub struct InputVersion<'a> {
     pub asset: &'a str,
     /// Its partition.
     pub partition: &'a PartitionKey,
-    /// Of its bytes.
-    pub output: Digest,
+    /// See [`version_digest`].
+    pub seen: Digest,
 }
 
 /// What one file tree behind a read-only grant holds.
@@ -70,6 +71,18 @@ pub struct SourceFingerprint {
     pub fingerprint: Digest,
 }
 
+/// Digests all that a consumer can see of an output: its bytes, its media type, and what its producer said of it.
+pub fn version_digest(output: Digest, media_type: &str, metadata: &[Field]) -> Digest {
+    let mut writer = versioned(b"version");
+    writer.field(&output.0);
+    writer.field(media_type.as_bytes());
+    for field in metadata {
+        writer.field(field.name.as_bytes());
+        writer.field(field.value.as_bytes());
+    }
+    writer.finish()
+}
+
 /// Digests one input: its versions in partition order, and how many that it might have had are absent, so that
 /// an optional input with nothing there is not the same as an input that holds no partitions.
 pub fn input_digest<'a>(name: &str, versions: impl IntoIterator<Item = InputVersion<'a>>, absent: usize) -> Digest {
@@ -79,7 +92,7 @@ pub fn input_digest<'a>(name: &str, versions: impl IntoIterator<Item = InputVers
     for version in versions {
         writer.field(version.asset.as_bytes());
         writer.field(version.partition.as_str().as_bytes());
-        writer.field(&version.output.0);
+        writer.field(&version.seen.0);
     }
     writer.finish()
 }
@@ -187,8 +200,7 @@ mod tests {
     }
 
     fn parts() -> RecipeParts {
-        let version =
-            InputVersion { asset: "raw", partition: &PartitionKey::unpartitioned(), output: Digest::of(b"x") };
+        let version = InputVersion { asset: "raw", partition: &PartitionKey::unpartitioned(), seen: Digest::of(b"x") };
         RecipeParts {
             component: Digest::of(b"wasm"),
             config: config_digest(&config("{}")),
@@ -224,7 +236,7 @@ mod tests {
     #[test]
     fn an_absent_input_is_not_an_empty_one() {
         let [partition, other] = ["k=static:a", "k=static:b"].map(|text| text.parse::<PartitionKey>().unwrap());
-        let version = |partition, bytes: &[u8]| InputVersion { asset: "raw", partition, output: Digest::of(bytes) };
+        let version = |partition, bytes: &[u8]| InputVersion { asset: "raw", partition, seen: Digest::of(bytes) };
         let digests = [
             input_digest("raw", [], 0),
             input_digest("raw", [], 1),

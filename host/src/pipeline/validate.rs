@@ -16,6 +16,7 @@ use super::{
     manifest::{Manifest, Resource},
     mapping::check_mapping,
     policy::{DirectoryGrant, Limits, RetryPolicy},
+    recipe::{config_digest, reach_digest},
 };
 use crate::{
     blob::Digest,
@@ -57,6 +58,10 @@ pub struct BoundAsset {
     pub grants: Vec<DirectoryGrant>,
     /// Given to the guest as its canonical JSON.
     pub config: serde_json::Map<String, serde_json::Value>,
+    /// Of the configuration and of what the grants reach, as they were bound: a database may hold numbers otherwise.
+    pub config_digest: Digest,
+    /// Of the configuration and of what the grants reach, as they were bound: a database may hold numbers otherwise.
+    pub grants_digest: Digest,
     /// Bounds of an attempt.
     pub limits: Limits,
     /// When a job is tried again.
@@ -212,6 +217,8 @@ fn bind(described: &[Described<'_>], graph: &Graph, manifest: &Manifest) -> Boun
             definition: (*definition).clone(),
             component: component.digest,
             pure: is_pure(&settings.grants),
+            config_digest: config_digest(&settings.config),
+            grants_digest: reach_digest(&settings.grants),
             grants: settings.grants,
             config: settings.config,
             limits: settings.limits,

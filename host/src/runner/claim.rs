@@ -4,34 +4,36 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Event, JobStop, Shared, prepare};
+use super::{Event, JobStop, Shared, prepare, vital};
 use crate::{
-    limit::{CLAIM_SWEEP, CLAIM_WAIT_MAX, CLAIM_WAIT_MIN, HOST_FAULT_WAIT_BASE},
+    id::ClaimToken,
+    limit::{CLAIM_SWEEP, CLAIM_WAIT_MAX, CLAIM_WAIT_MIN, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_BASE},
     store::queue::{Claim, ClaimPosition},
 };
 
-/// Claims and prepares until the runner stops. Batches are prepared one after the other: while one runs, the next is
-/// looked up.
+/// Claims until the runner stops. Each batch is prepared by a task of its own: code that takes minutes to compile must
+/// not keep the jobs of other assets waiting.
 pub(super) async fn claim_while_running(shared: Arc<Shared>) {
     let mut position = ClaimPosition::START;
     let mut swept_at = Instant::now();
     let mut wait = CLAIM_WAIT_MIN;
     while !shared.stopping.is_cancelled() {
-        let wanted = shared.jobs_wanted();
-        let free = wanted.saturating_sub(shared.pending.load(Ordering::Acquire));
-        // A claim for each slot that frees would be a statement for each job.
-        if free < (wanted / 4).max(1) {
+        let Some(free) = reserve(&shared) else {
             tokio::select! {
                 () = shared.wake.notified() => {}
                 () = shared.stopping.cancelled() => {}
             }
             continue;
-        }
+        };
         if swept_at.elapsed() >= CLAIM_SWEEP {
             position = ClaimPosition::START;
             swept_at = Instant::now();
         }
-        match shared.store.claim_ready_jobs(shared.worker, free as i64, position).await {
+        let token = ClaimToken::random();
+        let claimed = shared.store.claim_ready_jobs(shared.worker, token, free as i64, position).await;
+        let taken = claimed.as_ref().map_or(0, |(claims, _)| claims.len());
+        shared.release_pending(free - taken);
+        match claimed {
             Ok((claims, _)) if claims.is_empty() => {
                 if position != ClaimPosition::START {
                     position = ClaimPosition::START;
@@ -46,9 +48,12 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
                 wait = CLAIM_WAIT_MIN;
                 position = reached.unwrap_or(ClaimPosition::START);
                 hold(&shared, &claims);
-                prepare::prepare_jobs(&shared, claims).await;
+                let shared_too = shared.clone();
+                shared.tasks.spawn(vital(async move { prepare::prepare_jobs(&shared_too, claims).await }));
             }
             Err(error) => {
+                // The database may have done it all the same.
+                shared.remember_unanswered(token);
                 shared.tell(Event::Trouble(error.to_string()));
                 tracing::warn!(error = &error as &dyn std::error::Error, "no jobs can be claimed for now");
                 shared.pause(HOST_FAULT_WAIT_BASE).await;
@@ -57,11 +62,26 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
     }
 }
 
-/// From here on the jobs count, and can be stopped.
+/// Room for more jobs, counted as pending before they are claimed, so that nobody who waits for the last one can miss
+/// them. None when there is too little: a claim for each slot that frees would be a statement for each job.
+fn reserve(shared: &Shared) -> Option<usize> {
+    let wanted = shared.jobs_wanted();
+    if shared.uncommitted.load(Ordering::Acquire) > wanted + 2 * COMMIT_JOBS_MAX {
+        return None;
+    }
+    let free = wanted.saturating_sub(shared.pending.load(Ordering::Acquire));
+    if free < (wanted / 4).max(1) {
+        return None;
+    }
+    shared.pending.fetch_add(free, Ordering::AcqRel);
+    Some(free)
+}
+
+/// From here on the jobs can be stopped.
 fn hold(shared: &Shared, claims: &[Claim]) {
-    shared.pending.fetch_add(claims.len(), Ordering::AcqRel);
     let mut running = shared.lock_running();
     for claim in claims {
-        running.insert(claim.job, JobStop { token: CancellationToken::new(), cancelled: false });
+        let stop = JobStop { token: CancellationToken::new(), cancelled: false };
+        running.insert((claim.token, claim.job), stop);
     }
 }

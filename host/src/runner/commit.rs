@@ -1,16 +1,15 @@
 //! Committing: every finished job that waits goes in one transaction; the next batch gathers while it runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use tokio::sync::mpsc;
 
 use super::{Event, Shared, retry::host_fault_wait_ms};
 use crate::{
-    id::JobId,
-    limit::COMMIT_JOBS_MAX,
+    limit::{COMMIT_BYTES_MAX, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_MAX},
     store::{
         StoreError,
-        commit::{Committed, Ending, FinishedJob},
+        commit::{Committed, Counts, Ending, FinishedJob},
     },
 };
 
@@ -18,16 +17,39 @@ use crate::{
 pub(super) async fn commit_finished(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<FinishedJob>) {
     let mut batch = Vec::with_capacity(COMMIT_JOBS_MAX);
     loop {
-        let received = tokio::select! {
+        tokio::select! {
             biased;
-            received = queue.recv_many(&mut batch, COMMIT_JOBS_MAX) => received,
-            () = shared.drained_after_stop() => 0,
-        };
-        if received == 0 {
-            return;
+            received = queue.recv_many(&mut batch, COMMIT_JOBS_MAX) => if received == 0 { break },
+            // Nothing is pending: all that was finished is in the queue, and nothing comes any more.
+            () = shared.drained_after_stop() => queue.close(),
         }
-        commit_batch(&shared, std::mem::take(&mut batch)).await;
+        let jobs = batch.len();
+        for part in parts(std::mem::take(&mut batch)) {
+            commit_batch(&shared, part).await;
+        }
+        shared.uncommitted.fetch_sub(jobs, Ordering::AcqRel);
+        shared.wake.notify_one();
     }
+    shared.committed.cancel();
+    shared.publish.notify_one();
+}
+
+/// Parts of about [`COMMIT_BYTES_MAX`] each.
+fn parts(batch: Vec<FinishedJob>) -> Vec<Vec<FinishedJob>> {
+    let mut parts: Vec<Vec<FinishedJob>> = Vec::new();
+    let mut room = 0;
+    for job in batch {
+        let bytes = job.record_bytes();
+        match parts.last_mut().filter(|_| bytes <= room) {
+            Some(part) => part.push(job),
+            None => {
+                parts.push(vec![job]);
+                room = COMMIT_BYTES_MAX;
+            }
+        }
+        room = room.saturating_sub(bytes);
+    }
+    parts
 }
 
 /// Commits a batch. While the database is away it waits; a row that is refused does not sink the others.
@@ -42,15 +64,17 @@ async fn commit_batch(shared: &Shared, batch: Vec<FinishedJob>) {
             }
             Err(error) if !error.is_transient() => match split(batch) {
                 Ok((first, second)) => batches.extend([first, second]),
-                Err(job) => abandon(shared, *job, &error).await,
+                Err(job) => batches.push(vec![without_record(*job, &error)]),
             },
             Err(error) => {
                 shared.tell(Event::Trouble(error.to_string()));
                 tracing::warn!(error = &error as &dyn std::error::Error, "finished jobs wait for the database");
-                if shared.at_once.is_cancelled() && failures > 2 {
-                    return;
+                let wait = std::time::Duration::from_millis(host_fault_wait_ms(failures).min(1_000));
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    // Whatever was not recorded is not there; the leases expire, and the jobs run again.
+                    () = shared.at_once.cancelled() => return,
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(host_fault_wait_ms(failures).min(1_000))).await;
                 failures += 1;
                 batches.push(batch);
             }
@@ -67,24 +91,38 @@ fn split(mut batch: Vec<FinishedJob>) -> Result<(Vec<FinishedJob>, Vec<FinishedJ
     Err(Box::new(batch.pop().expect("a batch is never empty")))
 }
 
-/// A job whose record the database refuses for good fails, with the refusal as its cause, so that it does not run for ever.
-async fn abandon(shared: &Shared, job: FinishedJob, error: &StoreError) {
-    tracing::error!(job.id = %job.claim.job, error = error as &dyn std::error::Error, "the record of a job was refused");
+/// A job whose record the database refuses for good fails, with the refusal as its cause, so that it does not run for
+/// ever; when even that is refused, it goes back to the queue.
+fn without_record(job: FinishedJob, error: &StoreError) -> FinishedJob {
     let cause = format!("its record was refused: {}", super::prepare::chain(error));
-    let failed = FinishedJob { attempt: None, ending: Ending::Failed(cause), ..job };
-    match shared.store.commit_finished_jobs(std::slice::from_ref(&failed)).await {
-        Ok(committed) => report(shared, &[failed], committed, false).await,
-        Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "and so was its failure; its lease will expire");
+    tracing::error!(job.id = %job.claim.job, cause, "a job cannot be recorded");
+    let ending = match job.ending {
+        Ending::Failed(_) if job.attempt.is_none() => {
+            let counts = Counts::Released;
+            Ending::Deferred { wait_ms: HOST_FAULT_WAIT_MAX.as_millis() as u64, cause: REFUSED.to_owned(), counts }
         }
-    }
+        _ => Ending::Failed(cause),
+    };
+    FinishedJob { attempt: None, ending, ..job }
 }
 
+/// Instead of a cause that may itself be what is refused.
+const REFUSED: &str = "its record was refused";
+
 async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, answer_was_lost: bool) {
-    for job in &committed.fenced {
-        if !(answer_was_lost && was_recorded(shared, batch, *job).await) {
-            tracing::warn!(job.id = %job, "a job was no longer this worker's; its result was dropped");
-        }
+    let fenced: Vec<&FinishedJob> = batch.iter().filter(|item| committed.fenced.contains(&item.claim.job)).collect();
+    // An earlier try at this commit may have gone through before its answer was lost.
+    let recorded = match answer_was_lost && !fenced.is_empty() {
+        true => shared.store.find_recorded_attempts(&fenced).await.unwrap_or_default(),
+        false => Vec::new(),
+    };
+    for item in fenced.iter().filter(|item| item.attempt.is_some() && !recorded.contains(&item.claim.job)) {
+        tracing::warn!(job.id = %item.claim.job, "a job was no longer this worker's; its result was dropped");
+    }
+    if answer_was_lost {
+        // Whom the lost answer would have told.
+        shared.publish.notify_one();
+        shared.wake.notify_one();
     }
     for job in batch {
         if let Ending::Deferred { cause, wait_ms, .. } = &job.ending {
@@ -100,9 +138,4 @@ async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, an
     if committed.released > 0 {
         shared.wake.notify_one();
     }
-}
-
-/// Whether an earlier try at this commit had gone through before its answer was lost.
-async fn was_recorded(shared: &Shared, batch: &[FinishedJob], job: JobId) -> bool {
-    shared.store.find_recorded_attempts(batch).await.is_ok_and(|recorded| recorded.contains(&job))
 }

@@ -1,24 +1,26 @@
 //! Executing: each prepared job in a slot of the guests' runtime, and its report as what the commit writes.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use tokio::sync::mpsc;
 
 use super::{
     Event, Shared,
-    prepare::{KnownJob, Prepared},
+    prepare::{KnownJob, Obstacle, Prepared, Source, stopped_by, take_fingerprints},
     retry::{Fault, host_fault_wait_ms, next_wait_ms},
+    vital,
 };
 use crate::{
     blob::Content,
-    capability::files::{Change, fingerprint},
+    capability::files::Change,
     engine::{Report, Retry, Verdict},
     id::{AttemptId, MaterializationId},
     limit::SOURCE_CHANGES_MAX,
-    store::commit::{AttemptRecord, Ending, FinishedJob, NewMaterialization, NewStagedFile},
+    pipeline::recipe::version_digest,
+    store::commit::{AttemptRecord, Counts, Ending, FinishedJob, NewMaterialization, NewStagedFile},
 };
 
-/// Runs prepared jobs, each on the guests' runtime as soon as a slot is free, until the queue is closed and empty.
+/// Runs prepared jobs, each on the guests' runtime as soon as a slot is free, until nothing is left.
 pub(super) async fn execute_prepared(
     shared: Arc<Shared>,
     mut queue: mpsc::UnboundedReceiver<Prepared>,
@@ -30,50 +32,66 @@ pub(super) async fn execute_prepared(
             () = shared.drained_after_stop() => None,
         };
         let Some(prepared) = prepared else { return };
+        let Ok(slot) = shared.slots.clone().acquire_owned().await else { return };
         if shared.stopping.is_cancelled() {
             shared.finish(prepared.job.finished(Ending::Released));
             continue;
         }
-        let slots = shared.clone();
-        let Ok(slot) = slots.slots.acquire().await else { return };
-        slot.forget();
-        let shared = shared.clone();
-        guests.spawn(async move {
-            let finished = execute(&shared, prepared).await;
-            shared.slots.add_permits(1);
-            shared.finish(finished);
-        });
+        let (shared, guests) = (shared.clone(), guests.clone());
+        shared.clone().tasks.spawn(vital(async move {
+            let (claim, run, name) = (prepared.job.claim.clone(), prepared.job.run, prepared.job.name());
+            let within = shared.clone();
+            let finished = guests.spawn(async move { execute(&within, prepared).await }).await;
+            drop(slot);
+            // A panic of ours is the host's fault; the job is not lost with it.
+            shared.finish(finished.unwrap_or_else(|panic| stopped_by(&shared, claim, run, name, panicked(&panic))));
+        }));
     }
 }
 
-async fn execute(shared: &Shared, prepared: Prepared) -> FinishedJob {
-    let Prepared { job, attempt, stop } = prepared;
+fn panicked(panic: &tokio::task::JoinError) -> Obstacle {
+    tracing::error!(error = panic as &dyn std::error::Error, "an attempt ended in a panic of the host");
+    Obstacle::Host("the host panicked".to_owned())
+}
+
+async fn execute(shared: &Arc<Shared>, prepared: Prepared) -> FinishedJob {
+    let Prepared { job, mut attempt, stop } = prepared;
+    match job.open_directories() {
+        Ok(directories) => attempt.directories = directories,
+        Err(obstacle) => {
+            let (claim, run, name) = (job.claim.clone(), job.run, job.name());
+            return stopped_by(shared, claim, run, name, obstacle);
+        }
+    }
     shared.tell(Event::Started { run: job.run, job: job.claim.job });
     let begun = Instant::now();
     let report = shared.engine.run(attempt, stop).await;
-    let changed = report.verdict == Verdict::Succeeded && sources_changed(shared, &job);
     shared.measure(begun.elapsed());
+    let blameless = matches!(report.verdict, Verdict::HostFault(_) | Verdict::Cancelled);
+    let changed = !blameless && sources_changed(shared, &job).await;
     conclude(shared, job, report, changed, begun)
 }
 
 /// Whether a directory that the attempt could read is no longer what its recipe says.
-fn sources_changed(shared: &Shared, job: &KnownJob) -> bool {
-    job.sources.iter().any(|source| match &source.fingerprint {
-        Some(before) => {
-            let mut prints = shared.fingerprints.lock().expect("nothing that holds this lock can panic");
-            fingerprint(&source.dir, &source.globs, &mut prints).map_or(true, |after| after.digest != before.digest)
-        }
-        None => false,
-    })
+async fn sources_changed(shared: &Arc<Shared>, job: &KnownJob) -> bool {
+    if job.sources.iter().all(|source| source.fingerprint.is_none()) {
+        return false;
+    }
+    let (asset, prints) = (job.asset.clone(), shared.fingerprints.clone());
+    let after = tokio::task::spawn_blocking(move || take_fingerprints(&asset, &prints)).await;
+    let digests = |sources: &[Source]| -> Vec<_> {
+        sources.iter().map(|source| source.fingerprint.map(|print| print.digest)).collect()
+    };
+    !matches!(after, Ok(Ok(after)) if digests(&after) == digests(&job.sources))
 }
 
 /// The attempt's record, and what becomes of its job.
 fn conclude(shared: &Shared, job: KnownJob, report: Report, changed: bool, begun: Instant) -> FinishedJob {
-    let cancelled = shared.lock_running().get(&job.claim.job).is_some_and(|stop| stop.cancelled);
+    let cancelled = shared.lock_running().get(&(job.claim.token, job.claim.job)).is_some_and(|stop| stop.cancelled);
     let attempt_id = AttemptId::new();
     let ending = if changed { rerun(&job) } else { ending(&job, &report, cancelled, attempt_id, shared) };
     let charged = match &ending {
-        Ending::Deferred { charged, .. } => *charged,
+        Ending::Deferred { counts, .. } => *counts == Counts::Charged,
         Ending::Released | Ending::Cancelled(_) => false,
         _ => true,
     };
@@ -92,6 +110,7 @@ fn conclude(shared: &Shared, job: KnownJob, report: Report, changed: bool, begun
         output_bytes: report.output.as_ref().map_or(0, |output| output.stored.size),
         duration_us: begun.elapsed().as_micros() as u64,
         log: (!report.log.lines.is_empty()).then(|| serde_json::json!(report.log.lines)),
+        log_bytes: report.log.lines.iter().map(|line| 64 + line.message.len() + 64 * line.fields.len()).sum(),
         log_dropped: report.log.dropped,
         denials: (!report.denials.is_empty()).then(|| serde_json::json!(report.denials)),
     };
@@ -106,7 +125,8 @@ fn rerun(job: &KnownJob) -> Ending {
     if job.claim.released >= SOURCE_CHANGES_MAX {
         return Ending::Failed(format!("{cause}, {} times in a row", job.claim.released));
     }
-    Ending::Deferred { wait_ms: 0, cause: cause.to_owned(), charged: false }
+    let wait_ms = host_fault_wait_ms(u32::try_from(job.claim.released).unwrap_or(0));
+    Ending::Deferred { wait_ms, cause: cause.to_owned(), counts: Counts::Released }
 }
 
 fn ending(job: &KnownJob, report: &Report, cancelled: bool, attempt: AttemptId, shared: &Shared) -> Ending {
@@ -119,7 +139,8 @@ fn ending(job: &KnownJob, report: &Report, cancelled: bool, attempt: AttemptId, 
         Verdict::HostFault(cause) => {
             shared.tell(Event::Trouble(cause.clone()));
             let released = u32::try_from(job.claim.released).unwrap_or(0);
-            return Ending::Deferred { wait_ms: host_fault_wait_ms(released), cause: cause.clone(), charged: false };
+            let wait_ms = host_fault_wait_ms(released);
+            return Ending::Deferred { wait_ms, cause: cause.clone(), counts: Counts::Released };
         }
         Verdict::Failed { retry: Retry::Retryable { after_ms }, .. } => Fault::Retryable(*after_ms),
         Verdict::Failed { retry: Retry::Permanent, .. } | Verdict::Denied => Fault::Permanent,
@@ -134,7 +155,7 @@ fn ending(job: &KnownJob, report: &Report, cancelled: bool, attempt: AttemptId, 
     let charged = u32::try_from(job.claim.charged).unwrap_or(0) + 1;
     let bound = &job.asset.bound;
     match next_wait_ms(fault, &bound.retry, bound.pure, charged, job.claim.job) {
-        Some(wait_ms) => Ending::Deferred { wait_ms, cause, charged: true },
+        Some(wait_ms) => Ending::Deferred { wait_ms, cause, counts: Counts::Charged },
         None => Ending::Failed(cause),
     }
 }
@@ -151,6 +172,10 @@ fn materialized(job: &KnownJob, report: &Report, attempt: AttemptId, shared: &Sh
             Change::Remove => None,
         },
     });
+    let mut reads: HashMap<(&str, u32), u64> = HashMap::new();
+    for read in &report.reads {
+        *reads.entry((&read.input, read.index)).or_default() += read.bytes_read;
+    }
     Ending::Materialized(Box::new(NewMaterialization {
         id: MaterializationId::new(),
         asset: job.asset.id,
@@ -165,15 +190,13 @@ fn materialized(job: &KnownJob, report: &Report, attempt: AttemptId, shared: &Sh
         },
         media_type: output.media_type.clone(),
         metadata: serde_json::json!(output.metadata),
+        version_digest: version_digest(output.stored.digest, &output.media_type, &output.metadata),
         recipe: job.recipe,
         sources_digest: job.parts.sources,
         input_digests: job.parts.inputs.clone(),
         engine_id: shared.engine.id().to_owned(),
         reused_from: None,
-        edges: job.edges(|input, index| {
-            let of_version = report.reads.iter().filter(|read| read.input == input && read.index == index);
-            of_version.map(|read| read.bytes_read).sum()
-        }),
+        edges: job.edges(|input, index| reads.get(&(input, index)).copied().unwrap_or(0)),
         external_reads: job.external_reads(),
         staged_files: staged_files.collect(),
     }))

@@ -14,11 +14,12 @@ mod session;
 
 use std::{
     collections::HashMap,
+    future::Future,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
@@ -28,8 +29,8 @@ use crate::{
     blob::BlobStore,
     capability::files::FingerprintCache,
     engine::Engine,
-    id::{JobId, RunId, WorkerId},
-    limit::{CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX},
+    id::{ClaimToken, JobId, RunId, WorkerId},
+    limit::{CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, STOP_COMMIT_WAIT},
     store::{Store, StoreError, commit::FinishedJob},
 };
 
@@ -74,7 +75,6 @@ pub enum Event {
 /// A process's worker.
 pub struct Runner {
     shared: Arc<Shared>,
-    tasks: TaskTracker,
     guests: Option<tokio::runtime::Runtime>,
 }
 
@@ -96,13 +96,20 @@ struct Shared {
     drained: Notify,
     /// Wakes the publisher: a commit staged files.
     publish: Notify,
-    /// Claimed, and not yet handed to the committer.
+    /// Claimed or about to be, and not yet handed to the committer.
     pending: AtomicUsize,
+    /// Handed to the committer, and not yet in the database.
+    uncommitted: AtomicUsize,
+    /// The committer has ended: nothing of this process's needs its session any more.
+    committed: CancellationToken,
     /// How long an attempt takes, smoothed, in microseconds.
     typical_us: AtomicUsize,
-    /// The stop of each claimed job, and why it was pulled.
-    running: Mutex<HashMap<JobId, JobStop>>,
-    slots: Semaphore,
+    /// The stop of each claim, and why it was pulled. By claim: a job that was lost may be claimed again.
+    running: Mutex<HashMap<(ClaimToken, JobId), JobStop>>,
+    /// Claims whose answer was lost, and when: the database may hold leases of which nobody here knows.
+    unanswered: Mutex<Vec<(ClaimToken, Instant)>>,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
     prepared: mpsc::UnboundedSender<prepare::Prepared>,
     finished: mpsc::UnboundedSender<FinishedJob>,
     assets: prepare::AssetCache,
@@ -130,6 +137,7 @@ impl Runner {
         }
         store.register_worker(worker, &settings.host).await?;
         while store.rescue_lost_jobs().await?.jobs > 0 {}
+        store.end_abandoned_runs().await?;
 
         let (prepared, prepared_queue) = mpsc::unbounded_channel();
         let (finished, finished_queue) = mpsc::unbounded_channel();
@@ -145,9 +153,13 @@ impl Runner {
             drained: Notify::new(),
             publish: Notify::new(),
             pending: AtomicUsize::new(0),
+            uncommitted: AtomicUsize::new(0),
+            committed: CancellationToken::new(),
             typical_us: AtomicUsize::new(INITIAL_TYPICAL_US),
             running: Mutex::default(),
-            slots: Semaphore::new(settings.slots),
+            unanswered: Mutex::default(),
+            slots: Arc::new(Semaphore::new(settings.slots)),
+            tasks: TaskTracker::new(),
             prepared,
             finished,
             assets: prepare::AssetCache::default(),
@@ -160,16 +172,16 @@ impl Runner {
             .enable_time()
             .build()
             .expect("threads can be started when the process itself could");
-        let tasks = TaskTracker::new();
-        tasks.spawn(claim::claim_while_running(shared.clone()));
-        tasks.spawn(execute::execute_prepared(shared.clone(), prepared_queue, guests.handle().clone()));
-        tasks.spawn(commit::commit_finished(shared.clone(), finished_queue));
-        tasks.spawn(session::keep_session(shared.clone()));
-        tasks.spawn(session::watch_for_cancels(shared.clone()));
-        tasks.spawn(session::promote_deferred(shared.clone()));
-        tasks.spawn(publish::publish_staged(shared.clone()));
-        tasks.close();
-        Ok(Self { shared, tasks, guests: Some(guests) })
+        let tasks = &shared.tasks;
+        tasks.spawn(vital(claim::claim_while_running(shared.clone())));
+        tasks.spawn(vital(execute::execute_prepared(shared.clone(), prepared_queue, guests.handle().clone())));
+        tasks.spawn(vital(commit::commit_finished(shared.clone(), finished_queue)));
+        tasks.spawn(vital(session::keep_session(shared.clone())));
+        tasks.spawn(vital(session::rescue_others(shared.clone())));
+        tasks.spawn(vital(session::watch_for_cancels(shared.clone())));
+        tasks.spawn(vital(session::promote_deferred(shared.clone())));
+        tasks.spawn(vital(publish::publish_staged(shared.clone())));
+        Ok(Self { shared, guests: Some(guests) })
     }
 
     /// This process's worker id.
@@ -188,12 +200,21 @@ impl Runner {
     }
 
     /// Stops claiming, waits the grace for guests, stops those that go on, gives their jobs back, and ends the session.
-    pub async fn stop(mut self, grace: Duration) {
+    /// When `at_once` resolves meanwhile, the rest is that of [`Runner::stop_at_once`].
+    pub async fn stop(mut self, grace: Duration, at_once: impl Future<Output = ()>) {
         self.shared.stopping.cancel();
-        if tokio::time::timeout(grace, self.shared.drained_after_stop()).await.is_err() {
-            self.shared.stop_guests();
+        let shared = self.shared.clone();
+        let gracefully = async {
+            if tokio::time::timeout(grace, shared.drained_after_stop()).await.is_err() {
+                shared.stop_guests();
+            }
+            self.finish().await;
+        };
+        tokio::select! {
+            () = gracefully => return,
+            () = at_once => {}
         }
-        self.finish().await;
+        self.stop_at_once().await;
     }
 
     /// Stops guests without waiting, and gives their jobs back if the database answers soon.
@@ -204,8 +225,14 @@ impl Runner {
         self.finish().await;
     }
 
+    /// Waits for the last commit; a database that does not answer any more is not waited for without end.
     async fn finish(&mut self) {
-        self.tasks.wait().await;
+        self.shared.tasks.close();
+        if tokio::time::timeout(STOP_COMMIT_WAIT, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!("the last results could not be recorded in time; their jobs will run again");
+            self.shared.at_once.cancel();
+            self.shared.tasks.wait().await;
+        }
         if let Some(guests) = self.guests.take() {
             guests.shutdown_background();
         }
@@ -214,6 +241,26 @@ impl Runner {
         }
     }
 }
+
+/// A step without which the others would wait for ever: when it panics, the process ends, and the next one takes its
+/// jobs over. A guest cannot get here; a defect of ours can.
+async fn vital(step: impl Future<Output = ()>) {
+    /// Ends the process when it is dropped by a panic.
+    struct Fuse;
+    impl Drop for Fuse {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                tracing::error!("a step of the runner panicked; the process ends");
+                std::process::exit(PANICKED);
+            }
+        }
+    }
+    let _fuse = Fuse;
+    step.await;
+}
+
+/// The exit status of a host fault.
+const PANICKED: i32 = 3;
 
 /// Events that a slow listener may lag behind.
 const EVENTS_KEPT: usize = 16_384;
@@ -233,7 +280,7 @@ impl Shared {
         }
     }
 
-    fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, JobStop>> {
+    fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<(ClaimToken, JobId), JobStop>> {
         self.running.lock().expect("nothing that holds this lock can panic")
     }
 
@@ -245,13 +292,25 @@ impl Shared {
         slots + ahead.saturating_sub(slots).min(CLAIM_AHEAD_MAX)
     }
 
+    /// A claim of which the database may know more than this process.
+    fn remember_unanswered(&self, token: ClaimToken) {
+        let mut unanswered = self.unanswered.lock().expect("nothing that holds this lock can panic");
+        unanswered.push((token, Instant::now()));
+    }
+
     /// Hands a job to the committer; from here on it is no longer pending.
     fn finish(&self, job: FinishedJob) {
-        self.lock_running().remove(&job.claim.job);
+        self.lock_running().remove(&(job.claim.token, job.claim.job));
+        self.uncommitted.fetch_add(1, Ordering::AcqRel);
         if self.finished.send(job).is_err() {
             tracing::error!("a finished job came after the committer had ended; its lease will expire");
         }
-        if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+        self.release_pending(1);
+    }
+
+    /// That many jobs fewer are pending.
+    fn release_pending(&self, jobs: usize) {
+        if self.pending.fetch_sub(jobs, Ordering::AcqRel) == jobs {
             self.drained.notify_waiters();
         }
         self.wake.notify_one();

@@ -6,14 +6,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use cap_std::{ambient_authority, fs::Dir};
 use tokio_util::sync::CancellationToken;
 
-use super::{Event, Shared, retry::host_fault_wait_ms};
+use super::{Event, Shared, publish, retry::host_fault_wait_ms};
 use crate::{
     blob::{BlobError, BlobStore, Content, Digest},
     capability::{
@@ -29,12 +30,12 @@ use crate::{
         keyspace::logical_time_ms,
         partition::PartitionKey,
         policy::Access,
-        recipe::{self, RecipeParts, SourceFingerprint, canonical_json, input_digest, sources_digest},
+        recipe::{self, RecipeParts, SourceFingerprint, canonical_json, input_digest, sources_digest, version_digest},
         validate::BoundAsset,
     },
     store::{
         StoreError,
-        commit::{Ending, ExternalRead, FinishedJob, NewEdge, NewMaterialization, job_name},
+        commit::{Counts, Ending, ExternalRead, FinishedJob, NewEdge, NewMaterialization, job_name},
         materializations::CachedResult,
         queue::{Claim, ClaimedInput, ClaimedJob, Inflight},
     },
@@ -63,8 +64,6 @@ pub(super) struct KnownJob {
 /// A granted directory as it was before the attempt.
 pub(super) struct Source {
     pub(super) resource: String,
-    pub(super) dir: Dir,
-    pub(super) globs: Vec<String>,
     /// None for a directory that the asset may write: what it holds is not an input.
     pub(super) fingerprint: Option<Fingerprint>,
 }
@@ -83,6 +82,17 @@ pub(super) struct KnownAsset {
 impl KnownJob {
     pub(super) fn name(&self) -> String {
         job_name(&self.asset.bound.definition.name, self.partition_key.as_str())
+    }
+
+    /// The granted directories, open.
+    pub(super) fn open_directories(&self) -> Result<Vec<Directory>, Obstacle> {
+        let grants = self.asset.bound.grants.iter();
+        grants
+            .map(|grant| {
+                let directory = self.asset.open_directory(&grant.resource)?;
+                Ok(Directory { directory, grant: grant.clone() })
+            })
+            .collect()
     }
 
     pub(super) fn finished(self, ending: Ending) -> FinishedJob {
@@ -129,7 +139,7 @@ impl KnownJob {
 pub(super) struct AssetCache(Mutex<HashMap<(String, AssetVersionId), Arc<KnownAsset>>>);
 
 /// Why a job cannot be prepared.
-enum Obstacle {
+pub(super) enum Obstacle {
     /// The host's trouble: the job waits.
     Host(String),
     /// It can never run as it is: the job fails.
@@ -150,16 +160,23 @@ pub(super) async fn prepare_jobs(shared: &Arc<Shared>, claims: Vec<Claim>) {
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "claimed jobs cannot be loaded for now");
                 shared.tell(Event::Trouble(error.to_string()));
-                if shared.at_once.is_cancelled() {
-                    return;
-                }
-                tokio::time::sleep(HOST_FAULT_WAIT_BASE).await;
             }
         }
+        if shared.stopping.is_cancelled() {
+            let release = |claim| finished(claim, RunId(uuid::Uuid::nil()), String::new(), Ending::Released);
+            return claims.into_iter().for_each(|claim| shared.finish(release(claim)));
+        }
+        shared.pause(HOST_FAULT_WAIT_BASE).await;
     };
+    let known_ids: HashSet<_> = jobs.iter().map(|job| job.claim.job).collect();
+    for claim in claims.into_iter().filter(|claim| !known_ids.contains(&claim.job)) {
+        shared.finish(finished(claim, RunId(uuid::Uuid::nil()), String::new(), Ending::Released));
+    }
+    // What earlier jobs decided to write must be there before anybody takes a fingerprint.
+    publish::publish_now(shared).await;
     let mut known = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let (claim, run, name) = (job.claim.clone(), job.run, job.partition_key.clone());
+        let (claim, run, name) = (job.claim.clone(), job.run, job_name(&job.asset, &job.partition_key));
         if job.cancel_requested {
             shared.finish(finished(claim, run, name, Ending::Cancelled("the run was cancelled".to_owned())));
             continue;
@@ -194,7 +211,7 @@ fn finished(claim: Claim, run: RunId, name: String, ending: Ending) -> FinishedJ
     FinishedJob { claim, run, name, attempt: None, ending }
 }
 
-fn stopped_by(shared: &Shared, claim: Claim, run: RunId, name: String, obstacle: Obstacle) -> FinishedJob {
+pub(super) fn stopped_by(shared: &Shared, claim: Claim, run: RunId, name: String, obstacle: Obstacle) -> FinishedJob {
     let ending = match obstacle {
         Obstacle::Final(cause) => Ending::Failed(cause),
         Obstacle::Host(cause) => {
@@ -203,7 +220,7 @@ fn stopped_by(shared: &Shared, claim: Claim, run: RunId, name: String, obstacle:
             Ending::Deferred {
                 wait_ms: host_fault_wait_ms(u32::try_from(claim.released).unwrap_or(0)),
                 cause,
-                charged: false,
+                counts: Counts::Released,
             }
         }
     };
@@ -217,7 +234,7 @@ async fn recognize(shared: &Arc<Shared>, job: ClaimedJob) -> Result<KnownJob, Ob
     let sources = {
         let asset = asset.clone();
         let prints = shared.fingerprints.clone();
-        let opened = tokio::task::spawn_blocking(move || open_sources(&asset, &prints)).await;
+        let opened = tokio::task::spawn_blocking(move || take_fingerprints(&asset, &prints)).await;
         opened.map_err(|_| Obstacle::Host("opening directories failed".to_owned()))??
     };
     let parts = RecipeParts {
@@ -250,7 +267,7 @@ fn input_digests(bound: &BoundAsset, job: &ClaimedJob) -> Result<Vec<Digest>, Ob
         let versions = inputs.iter().zip(&keys).map(|(input, partition)| recipe::InputVersion {
             asset: &input.asset,
             partition,
-            output: input.digest,
+            seen: input.version_digest,
         });
         let absent = job.absent.get(&declared.name).copied().unwrap_or_default();
         Ok(input_digest(&declared.name, versions, absent))
@@ -270,29 +287,43 @@ fn fingerprints(sources: &[Source]) -> Vec<SourceFingerprint> {
     sources.iter().filter_map(of).collect()
 }
 
-/// Opens the granted directories and takes their fingerprints.
-fn open_sources(asset: &KnownAsset, prints: &Mutex<FingerprintCache>) -> Result<Vec<Source>, Obstacle> {
+/// The granted directories as they are now. Blocks.
+pub(super) fn take_fingerprints(asset: &KnownAsset, prints: &Mutex<FingerprintCache>) -> Result<Vec<Source>, Obstacle> {
     let mut sources = Vec::with_capacity(asset.bound.grants.len());
     for grant in &asset.bound.grants {
-        let resource = &grant.resource;
-        let Some(path) = asset.directories.get(resource) else {
-            return Err(Obstacle::Final(format!("its grant names resource `{resource}`, which is not registered")));
-        };
-        let cannot = |error: &dyn std::error::Error| {
-            let (path, why) = (path.display(), chain(error));
-            Obstacle::Final(format!("resource `{resource}` cannot be read at {path}: {why}"))
-        };
-        let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(|error| cannot(&error))?;
+        let directory = asset.open_directory(&grant.resource)?;
         let fingerprint = match grant.access {
             Access::Read => {
-                let mut prints = prints.lock().expect("nothing that holds this lock can panic");
-                Some(fingerprint(&dir, &grant.paths, &mut prints).map_err(|error| cannot(&error))?)
+                let mut prints = prints.lock().unwrap_or_else(PoisonError::into_inner);
+                let taken = fingerprint(&directory, &grant.paths, &mut prints);
+                Some(
+                    taken
+                        .map_err(|error| Obstacle::Host(format!("resource `{}`: {}", grant.resource, chain(&error))))?,
+                )
             }
             Access::ReadWrite => None,
         };
-        sources.push(Source { resource: resource.clone(), dir, globs: grant.paths.clone(), fingerprint });
+        sources.push(Source { resource: grant.resource.clone(), fingerprint });
     }
     Ok(sources)
+}
+
+impl KnownAsset {
+    fn open_directory(&self, resource: &str) -> Result<Dir, Obstacle> {
+        let Some(path) = self.directories.get(resource) else {
+            return Err(Obstacle::Final(format!("its grant names resource `{resource}`, which is not registered")));
+        };
+        Dir::open_ambient_dir(path, ambient_authority()).map_err(|error| {
+            let cause = format!("resource `{resource}` cannot be opened at {}: {error}", path.display());
+            match error.kind() {
+                // Somebody has to do something about it; waiting does not.
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => {
+                    Obstacle::Final(cause)
+                }
+                _ => Obstacle::Host(cause),
+            }
+        })
+    }
 }
 
 /// Ends the jobs whose result is there already; returns the others. On a host fault, all of them.
@@ -356,10 +387,11 @@ fn reused(job: &KnownJob, result: &CachedResult) -> Ending {
         media_type: result.media_type.clone(),
         metadata: result.metadata.clone(),
         recipe: job.recipe,
+        version_digest: version_digest(result.digest, &result.media_type, &fields(&result.metadata)),
         sources_digest: job.parts.sources,
         input_digests: job.parts.inputs.clone(),
         engine_id: result.engine_id.clone(),
-        reused_from: Some(result.id),
+        reused_from: Some(result.origin),
         edges: job.edges(|_, _| 0),
         external_reads: job.external_reads(),
         staged_files: Vec::new(),
@@ -392,7 +424,7 @@ async fn keep_first_of_each_recipe(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<
         shared.finish(job.finished(Ending::Deferred {
             wait_ms: INFLIGHT_WAIT.as_millis() as u64,
             cause: "another job is making the same".to_owned(),
-            charged: false,
+            counts: Counts::Nothing,
         }));
     }
     first
@@ -401,13 +433,9 @@ async fn keep_first_of_each_recipe(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<
 /// Loads the code and the inputs.
 async fn equip(shared: &Arc<Shared>, job: KnownJob) -> Result<Prepared, Obstacle> {
     let component = load_component(shared, &job).await?;
+    check_stored_inputs(shared, &job)?;
     let inputs = grant_inputs(shared, &job).await?;
     let bound = &job.asset.bound;
-    let mut directories = Vec::with_capacity(job.sources.len());
-    for (source, grant) in job.sources.iter().zip(&bound.grants) {
-        let directory = source.dir.try_clone().map_err(|error| Obstacle::Host(chain(&error)))?;
-        directories.push(Directory { directory, grant: grant.clone() });
-    }
     let partition = job.partition_key.partition();
     let attempt = Attempt {
         component,
@@ -422,17 +450,31 @@ async fn equip(shared: &Arc<Shared>, job: KnownJob) -> Result<Prepared, Obstacle
             partition,
         },
         inputs,
-        directories,
+        // Opened when it runs: what is claimed ahead must not hold descriptors.
+        directories: Vec::new(),
         limits: bound.limits.clone(),
         media_type: bound.definition.media_type.clone(),
         // The same recipe draws the same numbers.
         seed: job.recipe.0,
     };
-    let stop = match shared.lock_running().get(&job.claim.job) {
+    let stop = match shared.lock_running().get(&(job.claim.token, job.claim.job)) {
         Some(stop) => stop.token.clone(),
         None => CancellationToken::new(),
     };
     Ok(Prepared { job, attempt, stop })
+}
+
+/// Inputs whose bytes are gone: no wait brings them back, and making them again does.
+fn check_stored_inputs(shared: &Shared, job: &KnownJob) -> Result<(), Obstacle> {
+    let stored = job.inputs.iter().filter(|input| !input.inline);
+    let mut gone = stored.filter(|input| !shared.blobs.contains(&job.claim.tenant, input.digest));
+    match gone.next() {
+        Some(input) => Err(Obstacle::Final(format!(
+            "the bytes of its input {} are missing from the blob store; the next run makes them again",
+            job_name(&input.asset, &input.partition_key)
+        ))),
+        None => Ok(()),
+    }
 }
 
 async fn load_component(shared: &Arc<Shared>, job: &KnownJob) -> Result<Arc<Component>, Obstacle> {
@@ -518,8 +560,9 @@ impl AssetCache {
         let Some((pipeline_version, record)) = shared.store.find_asset_version(tenant, version).await? else {
             return Err(Obstacle::Final("its definition is not in the database".to_owned()));
         };
+        // A worker of that version can run it.
         let bound: BoundAsset = serde_json::from_value(record.settings).map_err(|error| {
-            Obstacle::Final(format!("its definition was written by another version of flowstone: {error}"))
+            Obstacle::Host(format!("its definition was written by another version of flowstone: {error}"))
         })?;
         let directories = shared
             .store

@@ -1,92 +1,152 @@
-//! Publishing: a directory shows what commits decided. Looked for at the start and after each commit that staged files;
-//! the row goes when the file is there, so a crash in between publishes again, the same bytes.
+//! Publishing: a directory shows what commits decided. Done at the start, after each commit that staged files, and before
+//! anybody takes a fingerprint; the row goes when the file is there, so a crash in between publishes again, the same bytes.
+//!
+//! One process at a time publishes, in the order of the commits. What cannot be shown stays, and so does whatever comes
+//! after it in the same directory; other directories go on.
 
-use std::{io, path::Path, sync::Arc};
+use std::{collections::HashSet, io, path::Path, sync::Arc};
 
+use cap_fs_ext::DirExt as _;
 use cap_std::{ambient_authority, fs::Dir};
 
 use super::{Event, Shared, prepare::directory_path};
 use crate::{
-    blob::BlobStore,
-    limit::{COPY_BUFFER_BYTES, HOST_FAULT_WAIT_MAX, PUBLISH_FILES_MAX},
-    store::staged::StagedFileRecord,
+    blob::{BlobStore, DigestWriter},
+    limit::{COPY_BUFFER_BYTES, HOST_FAULT_WAIT_MAX, PUBLISH_FILES_MAX, STAGING_PREFIX},
+    store::{StoreError, staged::StagedFileRecord},
 };
 
-/// Publishes until the runner has stopped and nothing is due.
+/// Publishes until the last commit is through and what it staged is shown.
 pub(super) async fn publish_staged(shared: Arc<Shared>) {
     loop {
-        while publish_some(&shared).await {}
+        let over = shared.committed.is_cancelled();
+        publish_now(&shared).await;
+        if over {
+            return;
+        }
         tokio::select! {
             () = shared.publish.notified() => {}
             () = tokio::time::sleep(HOST_FAULT_WAIT_MAX) => {}
-            () = shared.drained_after_stop() => {
-                while publish_some(&shared).await {}
-                return;
-            }
         }
     }
 }
 
-/// Publishes a page; whether there may be more that can be published now.
-async fn publish_some(shared: &Arc<Shared>) -> bool {
-    let due = match shared.store.list_staged_files(PUBLISH_FILES_MAX).await {
-        Ok(due) if due.is_empty() => return false,
-        Ok(due) => due,
-        Err(error) => {
-            tracing::debug!(error = &error as &dyn std::error::Error, "staged files cannot be read for now");
-            return false;
-        }
-    };
-    let blobs = shared.blobs.clone();
-    let Ok((shown, failed)) = tokio::task::spawn_blocking(move || show_all(&blobs, due)).await else { return false };
-    for (file, error) in &failed {
-        let message = format!("`{}` of resource `{}` cannot be published: {error}", file.path, file.resource);
-        tracing::warn!(message);
-        shared.tell(Event::Trouble(message));
+/// Publishes what is due. What cannot be published now is told, and tried again later.
+pub(super) async fn publish_now(shared: &Arc<Shared>) {
+    if let Err(error) = publish_all(shared).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "staged files cannot be published for now");
     }
-    !shown.is_empty() && shared.store.remove_staged_files(&shown).await.is_ok() && failed.is_empty()
+}
+
+async fn publish_all(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    if !shared.store.are_files_staged().await? {
+        return Ok(());
+    }
+    let mut publishing = shared.store.begin_publishing().await?;
+    let mut blocked = HashSet::new();
+    let mut after = None;
+    loop {
+        let due = publishing.list_staged_files(after.take(), PUBLISH_FILES_MAX).await?;
+        let Some(last) = due.last() else { return publishing.finish().await };
+        after = Some(last.place());
+        let blobs = shared.blobs.clone();
+        let shown = tokio::task::spawn_blocking(move || show_all(&blobs, due, blocked)).await;
+        let Ok((shown, failed, still_blocked)) = shown else { return publishing.finish().await };
+        blocked = still_blocked;
+        for (file, error) in &failed {
+            let message = format!("`{}` of resource `{}` cannot be published: {error}", file.path, file.resource);
+            tracing::warn!(message);
+            shared.tell(Event::Trouble(message));
+        }
+        publishing.remove_staged_files(&shown).await?;
+    }
 }
 
 type Failed = Vec<(StagedFileRecord, io::Error)>;
+/// Directories in which something could not be shown.
+type Blocked = HashSet<String>;
 
-fn show_all(blobs: &BlobStore, due: Vec<StagedFileRecord>) -> (Vec<StagedFileRecord>, Failed) {
-    let mut shown = Vec::new();
-    let mut failed = Vec::new();
+fn show_all(
+    blobs: &BlobStore,
+    due: Vec<StagedFileRecord>,
+    mut blocked: Blocked,
+) -> (Vec<StagedFileRecord>, Failed, Blocked) {
+    let (mut shown, mut failed) = (Vec::new(), Vec::new());
     for file in due {
+        let directory = file.settings.to_string();
+        if blocked.contains(&directory) {
+            continue;
+        }
         match show(blobs, &file) {
             Ok(()) => shown.push(file),
-            Err(error) => failed.push((file, error)),
+            Err(error) => {
+                blocked.insert(directory);
+                failed.push((file, error));
+            }
         }
     }
-    (shown, failed)
+    (shown, failed, blocked)
 }
 
 /// Writes beside the final name and renames, so that a reader of the directory sees the old file or the new one.
+/// Folders are walked one by one and no link is followed: the grant's globs were checked against names, not places.
 fn show(blobs: &BlobStore, file: &StagedFileRecord) -> io::Result<()> {
     let root = directory_path(&file.settings).ok_or_else(|| io::Error::other("the resource has no path"))?;
-    let dir = Dir::open_ambient_dir(root, ambient_authority())?;
+    let mut folder = Dir::open_ambient_dir(root, ambient_authority())?;
     let path = Path::new(&file.path);
-    let Some(digest) = file.content else {
-        return match dir.remove_file(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+    let name = path.file_name().ok_or_else(|| io::Error::other("the path has no name"))?;
+    for part in path.parent().into_iter().flat_map(Path::components) {
+        folder = match folder.open_dir_nofollow(part.as_os_str()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if file.content.is_none() {
+                    return Ok(());
+                }
+                folder.create_dir(part.as_os_str())?;
+                folder.open_dir_nofollow(part.as_os_str())?
+            }
+            other => other?,
         };
-    };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder {
-        dir.create_dir_all(folder)?;
     }
-    let temporary = path.with_file_name(format!(".{}.flowstone", file.materialization));
-    let mut to = dir.create(&temporary)?;
+    match file.content {
+        Some(_) => place(blobs, file, &folder, Path::new(name))?,
+        None => match folder.remove_file(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        },
+    }
+    // The row that decided it goes next: what it decided must survive a power cut.
+    folder.open(".")?.sync_all()
+}
+
+fn place(blobs: &BlobStore, file: &StagedFileRecord, folder: &Dir, name: &Path) -> io::Result<()> {
+    let Some(digest) = file.content else { return Ok(()) };
+    let temporary = format!("{STAGING_PREFIX}{}", uuid::Uuid::new_v4());
+    let written = copy(blobs, file, &mut folder.create(&temporary)?).and_then(|copied| {
+        if copied != digest {
+            return Err(io::Error::other(format!("blob {digest} is corrupt")));
+        }
+        folder.rename(&temporary, folder, name)
+    });
+    if written.is_err() {
+        // The first error is the one to tell.
+        let _left_behind = folder.remove_file(&temporary);
+    }
+    written
+}
+
+fn copy(blobs: &BlobStore, file: &StagedFileRecord, to: &mut cap_std::fs::File) -> io::Result<crate::blob::Digest> {
+    let Some(digest) = file.content else { return Err(io::Error::other("a removal has no content")) };
     let mut from = blobs.read(&file.tenant, digest).map_err(io::Error::other)?;
+    let mut copied = DigestWriter::default();
     let mut buffer = vec![0; COPY_BUFFER_BYTES];
     loop {
         let read = from.read(&mut buffer).map_err(io::Error::other)?;
         if read == 0 {
             break;
         }
-        io::Write::write_all(&mut to, &buffer[..read])?;
+        copied.update(&buffer[..read]);
+        io::Write::write_all(to, &buffer[..read])?;
     }
     to.sync_all()?;
-    dir.rename(&temporary, &dir, path)
+    Ok(copied.finish())
 }

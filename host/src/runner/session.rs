@@ -3,48 +3,74 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{Event, Shared};
-use crate::limit::{CANCEL_POLL, PROMOTE_JOBS_MAX, PROMOTE_POLL, SESSION_BEAT, SESSION_FENCE};
+use crate::{
+    id::ClaimToken,
+    limit::{CANCEL_POLL, PROMOTE_JOBS_MAX, PROMOTE_POLL, SESSION_BEAT, SESSION_FENCE, UNANSWERED_CLAIM_KEPT},
+};
 
-/// Renews the session until the runner has stopped, and rescues what dead workers left.
+/// Renews the session until the last commit is through.
 ///
 /// A worker that cannot renew stops its guests before its leases expire: what others may take over, it must not go on
 /// making. The database would refuse its commits anyway; its guests would only cost.
 pub(super) async fn keep_session(shared: Arc<Shared>) {
     let mut renewed_at = Instant::now();
-    let mut days_made_at = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep(SESSION_BEAT) => {}
-            () = shared.drained_after_stop() => return,
+            () = shared.committed.cancelled() => return,
         }
-        match shared.store.renew_session(shared.worker).await {
-            Ok(true) => renewed_at = Instant::now(),
-            Ok(false) => {
+        // The session counts from before the question: the answer may have been long on its way.
+        let asked_at = Instant::now();
+        match tokio::time::timeout(SESSION_BEAT, shared.store.renew_session(shared.worker)).await {
+            Ok(Ok(true)) => renewed_at = asked_at,
+            Ok(Ok(false)) => {
                 tracing::warn!("this worker's session was ended by others; it opens a new one");
                 shared.stop_guests();
                 if shared.store.register_worker(shared.worker, &shared.settings.host).await.is_ok() {
-                    renewed_at = Instant::now();
+                    renewed_at = asked_at;
                 }
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 shared.tell(Event::Trouble(error.to_string()));
                 tracing::warn!(error = &error as &dyn std::error::Error, "the session cannot be renewed for now");
             }
+            Err(_) => tracing::warn!("the session cannot be renewed for now: the database does not answer"),
         }
         if renewed_at.elapsed() >= SESSION_FENCE {
             shared.stop_guests();
-            continue;
+        }
+    }
+}
+
+/// Rescues what dead workers left, returns claims whose answer was lost, and makes the history's next days.
+pub(super) async fn rescue_others(shared: Arc<Shared>) {
+    let mut days_made_at = std::time::SystemTime::now();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SESSION_BEAT) => {}
+            () = shared.stopping.cancelled() => return,
         }
         if let Err(error) = rescue(&shared).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "nothing can be rescued for now");
         }
-        if days_made_at.elapsed().as_secs() >= 3_600 && shared.store.ensure_history_days().await.is_ok() {
-            days_made_at = Instant::now();
+        // By the wall clock: a machine that slept has missed days.
+        let due = days_made_at.elapsed().map_or(true, |since| since.as_secs() >= 3_600);
+        if due && shared.store.ensure_history_days().await.is_ok() {
+            days_made_at = std::time::SystemTime::now();
         }
     }
 }
 
 async fn rescue(shared: &Shared) -> Result<(), crate::store::StoreError> {
+    let unanswered: Vec<ClaimToken> = {
+        let mut kept = shared.unanswered.lock().expect("nothing that holds this lock can panic");
+        let tokens = kept.iter().map(|(token, _)| *token).collect();
+        kept.retain(|(_, lost_at)| lost_at.elapsed() < UNANSWERED_CLAIM_KEPT);
+        tokens
+    };
+    if !unanswered.is_empty() && shared.store.return_unanswered_claims(shared.worker, &unanswered).await? > 0 {
+        shared.wake.notify_one();
+    }
     loop {
         let rescued = shared.store.rescue_lost_jobs().await?;
         if rescued.jobs == 0 {
@@ -67,20 +93,24 @@ pub(super) async fn promote_deferred(shared: Arc<Shared>) {
     }
 }
 
-/// Stops the guests of runs that somebody cancelled.
+/// Stops the guests of runs that somebody cancelled, and ends what came back to the queue meanwhile.
 pub(super) async fn watch_for_cancels(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(CANCEL_POLL) => {}
-            () = shared.drained_after_stop() => return,
+            () = shared.committed.cancelled() => return,
+        }
+        match shared.store.end_waiting_jobs_of_cancelled_runs().await {
+            Ok(committed) => committed.ended.into_iter().for_each(|ended| shared.tell(Event::Ended(ended))),
+            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "no cancelled runs for now"),
         }
         if shared.lock_running().is_empty() {
             continue;
         }
-        let Ok(jobs) = shared.store.list_leases_to_cancel(shared.worker).await else { continue };
+        let Ok(claims) = shared.store.list_claims_to_cancel(shared.worker).await else { continue };
         let mut running = shared.lock_running();
-        for job in jobs {
-            if let Some(stop) = running.get_mut(&job) {
+        for (job, token) in claims {
+            if let Some(stop) = running.get_mut(&(token, job)) {
                 stop.cancelled = true;
                 stop.token.cancel();
             }

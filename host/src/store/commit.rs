@@ -28,6 +28,21 @@ pub struct FinishedJob {
     pub ending: Ending,
 }
 
+impl FinishedJob {
+    /// About how many bytes its record takes on the wire.
+    pub fn record_bytes(&self) -> usize {
+        let output = match &self.ending {
+            Ending::Materialized(new) => new.inline.as_ref().map_or(0, Vec::len) + new.edges.len() * 64,
+            _ => 0,
+        };
+        let log = self.attempt.as_ref().map_or(0, |attempt| attempt.log_bytes);
+        RECORD_BYTES + output + log
+    }
+}
+
+/// About what a record takes without its output, its edges and its log.
+const RECORD_BYTES: usize = 1 << 10;
+
 /// What becomes of a job when its attempt is over.
 #[derive(Clone, Debug)]
 pub enum Ending {
@@ -41,17 +56,28 @@ pub enum Ending {
     Failed(String),
     /// It was cancelled.
     Cancelled(String),
-    /// It is tried again later; `charged` when the attempt counts.
+    /// It is tried again later.
     Deferred {
         /// From now, by the database's clock.
         wait_ms: u64,
         /// Why.
         cause: String,
-        /// Whether the attempt counts.
-        charged: bool,
+        /// What it counts as.
+        counts: Counts,
     },
     /// It goes back to the queue at once, uncharged.
     Released,
+}
+
+/// What a return to the queue counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// An attempt of the asset's policy: the guest's fault.
+    Charged,
+    /// A fault of the host's: the next wait is longer, and no attempt is used up.
+    Released,
+    /// Nothing: it waits for another job.
+    Nothing,
 }
 
 /// A new fact.
@@ -77,6 +103,8 @@ pub struct NewMaterialization {
     pub media_type: String,
     /// A JSON array of fields.
     pub metadata: serde_json::Value,
+    /// Of all that a consumer can see of it.
+    pub version_digest: Digest,
     /// From what it was made.
     pub recipe: Digest,
     /// Of the directories it could read.
@@ -157,6 +185,8 @@ pub struct AttemptRecord {
     pub duration_us: u64,
     /// A JSON array of lines.
     pub log: Option<serde_json::Value>,
+    /// About how many bytes that is.
+    pub log_bytes: usize,
     /// Lines past the limit.
     pub log_dropped: u64,
     /// A JSON array of denials.
@@ -225,13 +255,16 @@ impl Store {
         Ok(committed)
     }
 
-    /// Which of these attempts have been recorded: for a commit whose answer was lost.
-    pub async fn find_recorded_attempts(&self, batch: &[FinishedJob]) -> Result<Vec<JobId>, StoreError> {
-        let tokens: Vec<Uuid> = batch.iter().map(|item| item.claim.token.0).collect();
+    /// Which of these jobs have a recorded attempt with the claim's token: for a commit whose answer was lost.
+    pub async fn find_recorded_attempts(&self, batch: &[&FinishedJob]) -> Result<Vec<JobId>, StoreError> {
+        let tenants: Vec<String> = batch.iter().map(|item| item.claim.tenant.clone()).collect();
         let jobs: Vec<Uuid> = batch.iter().map(|item| item.claim.job.0).collect();
+        let tokens: Vec<Uuid> = batch.iter().map(|item| item.claim.token.0).collect();
         let found = sqlx::query_scalar!(
-            "select a.job_id from attempt a join unnest($1::uuid[], $2::uuid[]) as t (job_id, token)
-                 on a.job_id = t.job_id and a.token = t.token where a.verdict <> 'lost'",
+            "select a.job_id from unnest($1::text[], $2::uuid[], $3::uuid[]) as t (tenant_id, job_id, token)
+             join attempt a on a.tenant_id = t.tenant_id and a.job_id = t.job_id and a.token = t.token
+             where a.verdict <> 'lost'",
+            &tenants,
             &jobs,
             &tokens,
         )
@@ -250,6 +283,8 @@ pub(super) struct End {
     pub(super) name: String,
     pub(super) state: &'static str,
     pub(super) cause: Option<String>,
+    /// Why those that need it are skipped: the first job that was not made, by name.
+    pub(super) first_cause: Option<String>,
     pub(super) materialization: Option<MaterializationId>,
     pub(super) reused: bool,
 }
@@ -271,6 +306,7 @@ impl End {
             name: item.name.clone(),
             state,
             cause,
+            first_cause: None,
             materialization,
             reused,
         })
@@ -413,6 +449,7 @@ async fn insert_materializations(connection: &mut PgConnection, made: &[Made<'_>
     let sizes: Vec<i64> = made.iter().map(|(_, new)| new.size_bytes as i64).collect();
     let media_types: Vec<String> = made.iter().map(|(_, new)| new.media_type.clone()).collect();
     let metadata: Vec<serde_json::Value> = made.iter().map(|(_, new)| new.metadata.clone()).collect();
+    let seen: Vec<Vec<u8>> = made.iter().map(|(_, new)| new.version_digest.0.to_vec()).collect();
     let recipes: Vec<Vec<u8>> = made.iter().map(|(_, new)| new.recipe.0.to_vec()).collect();
     let sources: Vec<Vec<u8>> = made.iter().map(|(_, new)| new.sources_digest.0.to_vec()).collect();
     // Postgres has no ragged arrays: the digests of one row's inputs travel as one string of bytes.
@@ -422,11 +459,11 @@ async fn insert_materializations(connection: &mut PgConnection, made: &[Made<'_>
     let reused: Vec<Option<Uuid>> = made.iter().map(|(_, new)| new.reused_from.map(|id| id.0)).collect();
     sqlx::query!(
         "insert into materialization (tenant_id, materialization_id, asset_id, asset_version_id, partition_key, run_id,
-             job_id, attempt_id, output_digest, size_bytes, media_type, metadata, recipe, sources_digest,
-             input_digests, engine_id, reused_from)
+             job_id, attempt_id, output_digest, size_bytes, media_type, metadata, version_digest, recipe,
+             sources_digest, input_digests, engine_id, reused_from)
          select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[], $7::uuid[],
              $8::uuid[], $9::bytea[], $10::bigint[], $11::text[], $12::jsonb[], $13::bytea[], $14::bytea[],
-             $15::bytea[], $16::text[], $17::uuid[])",
+             $15::bytea[], $16::bytea[], $17::text[], $18::uuid[])",
         &tenants,
         &ids,
         &assets,
@@ -439,6 +476,7 @@ async fn insert_materializations(connection: &mut PgConnection, made: &[Made<'_>
         &sizes,
         &media_types,
         &metadata,
+        &seen,
         &recipes,
         &sources,
         &inputs,
@@ -547,7 +585,7 @@ async fn return_to_queue(connection: &mut PgConnection, batch: &[&FinishedJob]) 
     for item in batch {
         let Claim { tenant, job, charged, released: returns, .. } = &item.claim;
         match &item.ending {
-            Ending::Deferred { wait_ms, cause, charged: counts } => {
+            Ending::Deferred { wait_ms, cause, counts } => {
                 sqlx::query!(
                     "insert into job_deferred (tenant_id, job_id, due_at, cause, charged, released)
                      values ($1, $2, now() + $3 * interval '1 millisecond', $4, $5, $6)",
@@ -555,8 +593,8 @@ async fn return_to_queue(connection: &mut PgConnection, batch: &[&FinishedJob]) 
                     job.0,
                     *wait_ms as f64,
                     cause,
-                    charged.saturating_add(i16::from(*counts)),
-                    returns.saturating_add(i16::from(!*counts)),
+                    charged.saturating_add(i16::from(*counts == Counts::Charged)),
+                    returns.saturating_add(i16::from(*counts == Counts::Released)),
                 )
                 .execute(&mut *connection)
                 .await
@@ -641,22 +679,26 @@ async fn skip_dependents(connection: &mut PgConnection, wave: &[&End]) -> Result
     let jobs: Vec<Uuid> = wave.iter().map(|end| end.job.0).collect();
     let causes: Vec<String> = wave
         .iter()
-        .map(|end| match &end.cause {
-            // A skipped dependent already names the first cause.
-            Some(cause) if cause.starts_with("input ") => cause.clone(),
-            _ => format!("input {} was not made: it {}", end.name, end.state),
+        .map(|end| match &end.first_cause {
+            Some(cause) => cause.clone(),
+            None => format!("input {} was not made: it {}", end.name, end.state),
         })
         .collect();
     let rows = sqlx::query!(
         r#"with hit as (
                select distinct on (i.tenant_id, i.job_id) i.tenant_id, i.job_id, w.cause
                from unnest($1::text[], $2::uuid[], $3::text[]) as w (tenant_id, job_id, cause)
-               join job_input i on i.tenant_id = w.tenant_id and i.upstream_job_id = w.job_id
+               cross join lateral (
+                   select * from job_input where tenant_id = w.tenant_id and upstream_job_id = w.job_id offset 0) i
                where not i.optional order by i.tenant_id, i.job_id),
+           waiting as (
+               select w.tenant_id, w.job_id, hit.cause from hit cross join lateral (
+                   select b.tenant_id, b.job_id from job_blocked b
+                   where b.tenant_id = hit.tenant_id and b.job_id = hit.job_id for update) w),
            gone as (
-               delete from job_blocked b using hit
-               where b.tenant_id = hit.tenant_id and b.job_id = hit.job_id
-               returning b.tenant_id, b.job_id, hit.cause),
+               delete from job_blocked b using waiting
+               where b.tenant_id = waiting.tenant_id and b.job_id = waiting.job_id
+               returning b.tenant_id, b.job_id, waiting.cause),
            ended as (
                insert into job_end (tenant_id, job_id, state, cause, reused)
                select tenant_id, job_id, 'skipped', cause, false from gone)
@@ -679,6 +721,7 @@ async fn skip_dependents(connection: &mut PgConnection, wave: &[&End]) -> Result
             run: RunId(row.run_id),
             name: job_name(&row.name, &row.partition_key),
             state: "skipped",
+            first_cause: Some(row.cause.clone()),
             cause: Some(row.cause),
             materialization: None,
             reused: false,
@@ -699,12 +742,13 @@ async fn release_dependents(connection: &mut PgConnection, ends: &[End]) -> Resu
         "with hit as (
              select i.tenant_id, i.job_id, count(*)::int as arrived
              from unnest($1::text[], $2::uuid[]) as e (tenant_id, job_id)
-             join job_input i on i.tenant_id = e.tenant_id and i.upstream_job_id = e.job_id
-             group by i.tenant_id, i.job_id),
+             cross join lateral (
+                 select * from job_input where tenant_id = e.tenant_id and upstream_job_id = e.job_id offset 0) i
+             group by i.tenant_id, i.job_id order by i.tenant_id, i.job_id),
          waiting as (
-             select b.tenant_id, b.job_id, b.remaining, hit.arrived from job_blocked b
-             join hit on hit.tenant_id = b.tenant_id and hit.job_id = b.job_id
-             order by b.tenant_id, b.job_id for update of b),
+             select w.tenant_id, w.job_id, w.remaining, hit.arrived from hit cross join lateral (
+                 select b.tenant_id, b.job_id, b.remaining from job_blocked b
+                 where b.tenant_id = hit.tenant_id and b.job_id = hit.job_id for update) w),
          counted as (
              update job_blocked b set remaining = waiting.remaining - waiting.arrived from waiting
              where b.tenant_id = waiting.tenant_id and b.job_id = waiting.job_id

@@ -3,8 +3,8 @@
 /// A statement or the connection failed: a host fault, never a job's.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The server cannot be reached, went away, or refuses new work for now: worth trying again.
-    #[error("the database is unavailable while {doing}")]
+    /// The server cannot be reached, went away, or cannot do it for now: worth trying again.
+    #[error("the database is in trouble while {doing}")]
     Unavailable {
         /// What was being done.
         doing: &'static str,
@@ -76,15 +76,16 @@ fn constraint_of(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error().and_then(|error| error.constraint())
 }
 
-/// Connection troubles, and the SQLSTATE classes that say "later": 08 connection, 40 serialization and deadlock,
-/// 53 out of resources (a full disk among them), 57 operator intervention (a shutdown, a restart).
+/// Everything but what the values themselves are refused for: SQLSTATE classes 22 (data), 23 (constraints) and 54
+/// (limits of Postgres), and what cannot even be sent. A disk that fails, a server that is read-only after a failover,
+/// a privilege that was taken away: all of them pass, or are mended, and no job may pay for them.
 fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Protocol(_) => true,
         sqlx::Error::Database(error) => {
-            error.code().is_some_and(|code| ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)))
+            !error.code().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
         }
-        _ => false,
+        sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => false,
+        sqlx::Error::RowNotFound | sqlx::Error::TypeNotFound { .. } | sqlx::Error::ColumnNotFound(_) => false,
+        _ => true,
     }
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{Store, StoreError, digest, error::Doing as _};
 use crate::{
     blob::Digest,
-    id::{AssetId, AssetVersionId, AttemptId, JobId, MaterializationId, RunId},
+    id::{AssetId, AttemptId, JobId, MaterializationId, RunId},
 };
 
 /// The latest materialization of one partition, with what a planner compares.
@@ -19,6 +19,10 @@ pub struct LatestRecord {
     pub partition_key: String,
     /// Of the bytes.
     pub digest: Digest,
+    /// Of all that a consumer can see.
+    pub version_digest: Digest,
+    /// Whether the database holds the bytes.
+    pub inline: bool,
     /// From what it was made.
     pub recipe: Digest,
     /// The parts of the recipe.
@@ -31,8 +35,8 @@ pub struct LatestRecord {
     pub sources_digest: Digest,
     /// One for each input, in the definition's order.
     pub input_digests: Vec<Digest>,
-    /// Milliseconds since 1970.
-    pub created_at_ms: i64,
+    /// When it was really made, in milliseconds since 1970.
+    pub made_at_ms: i64,
 }
 
 /// A materialization for people.
@@ -81,12 +85,12 @@ pub struct CachedResult {
     pub recipe: Digest,
     /// Its id.
     pub id: MaterializationId,
+    /// The one that was really made: itself, or the one that it used again.
+    pub origin: MaterializationId,
     /// Whether it is the latest of its partition.
     pub latest: bool,
-    /// Milliseconds before now, by the database's clock.
+    /// Since it was really made, in milliseconds by the database's clock.
     pub age_ms: i64,
-    /// By which definition.
-    pub asset_version: AssetVersionId,
     /// Of the bytes.
     pub digest: Digest,
     /// Of the bytes.
@@ -107,11 +111,13 @@ impl Store {
         let assets: Vec<Uuid> = assets.iter().map(|asset| asset.0).collect();
         let rows = sqlx::query!(
             r#"select distinct on (m.asset_id, m.partition_key) m.materialization_id, m.asset_id, m.partition_key,
-                      m.output_digest, m.recipe, v.component_digest, v.config_digest, v.grants_digest,
-                      m.sources_digest, m.input_digests,
-                      (extract(epoch from m.created_at) * 1000)::bigint as "created_at_ms!"
+                      m.output_digest, m.version_digest, m.recipe, v.component_digest, v.config_digest,
+                      v.grants_digest, m.sources_digest, m.input_digests, (b.bytes is not null) as "inline!",
+                      (extract(epoch from coalesce(o.created_at, m.created_at)) * 1000)::bigint as "made_at_ms!"
                from materialization m
                join asset_version v on v.tenant_id = m.tenant_id and v.asset_version_id = m.asset_version_id
+               join blob b on b.tenant_id = m.tenant_id and b.digest = m.output_digest
+               left join materialization o on o.tenant_id = m.tenant_id and o.materialization_id = m.reused_from
                where m.tenant_id = $1 and m.asset_id = any($2)
                  and not exists (select 1 from invalidation i
                      where i.tenant_id = m.tenant_id and i.materialization_id = m.materialization_id)
@@ -129,13 +135,15 @@ impl Store {
                     asset: AssetId(row.asset_id),
                     partition_key: row.partition_key,
                     digest: digest(row.output_digest)?,
+                    version_digest: digest(row.version_digest)?,
+                    inline: row.inline,
                     recipe: digest(row.recipe)?,
                     component: digest(row.component_digest)?,
                     config_digest: digest(row.config_digest)?,
                     grants_digest: digest(row.grants_digest)?,
                     sources_digest: digest(row.sources_digest)?,
                     input_digests: digests(&row.input_digests)?,
-                    created_at_ms: row.created_at_ms,
+                    made_at_ms: row.made_at_ms,
                 })
             })
             .collect()
@@ -151,10 +159,11 @@ impl Store {
         let partitions: Vec<String> = wanted.iter().map(|(_, partition, _)| partition.clone()).collect();
         let recipes: Vec<Vec<u8>> = wanted.iter().map(|(_, _, recipe)| recipe.0.to_vec()).collect();
         let rows = sqlx::query!(
-            r#"select w.asset_id as "asset_id!", w.recipe as "recipe!", m.materialization_id, m.asset_version_id,
+            r#"select w.asset_id as "asset_id!", w.recipe as "recipe!", m.materialization_id,
                       m.output_digest, m.size_bytes, m.media_type, m.metadata, m.engine_id,
                       (b.bytes is not null) as "inline!",
-                      (extract(epoch from now() - m.created_at) * 1000)::bigint as "age_ms!",
+                      (extract(epoch from now() - coalesce(o.created_at, m.created_at)) * 1000)::bigint as "age_ms!",
+                      coalesce(m.reused_from, m.materialization_id) as "origin!",
                       (m.sequence = (select max(n.sequence) from materialization n
                            where n.tenant_id = m.tenant_id and n.asset_id = m.asset_id
                              and n.partition_key = m.partition_key)) as "latest!"
@@ -166,6 +175,7 @@ impl Store {
                      and not exists (select 1 from invalidation i
                          where i.tenant_id = m.tenant_id and i.materialization_id = m.materialization_id)
                    order by m.sequence desc limit 1) m
+               left join materialization o on o.tenant_id = m.tenant_id and o.materialization_id = m.reused_from
                join blob b on b.tenant_id = m.tenant_id and b.digest = m.output_digest"#,
             tenant,
             &assets,
@@ -183,7 +193,7 @@ impl Store {
                     id: MaterializationId(row.materialization_id),
                     latest: row.latest,
                     age_ms: row.age_ms,
-                    asset_version: AssetVersionId(row.asset_version_id),
+                    origin: MaterializationId(row.origin),
                     digest: digest(row.output_digest)?,
                     size_bytes: row.size_bytes as u64,
                     media_type: row.media_type,

@@ -55,7 +55,10 @@ impl Store {
             .doing("connecting")?;
         let store = Self { pool };
         store.migrate().await?;
-        store.ensure_history_days().await?;
+        // Rows of a day that has no partition go to the default one: nothing is lost but a little speed.
+        if let Err(error) = store.ensure_history_days().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the history's next days cannot be made for now");
+        }
         Ok(store)
     }
 

@@ -46,6 +46,8 @@ pub struct ClaimedJob {
     pub run: RunId,
     /// The asset as the run's pipeline version binds it.
     pub asset_version: AssetVersionId,
+    /// Its name.
+    pub asset: String,
     /// Canonical text.
     pub partition_key: String,
     /// Whether an earlier result may not be used again.
@@ -73,6 +75,8 @@ pub struct ClaimedInput {
     pub partition_key: String,
     /// Of its bytes.
     pub digest: Digest,
+    /// Of all that can be seen of it.
+    pub version_digest: Digest,
     /// Of its bytes.
     pub size_bytes: u64,
     /// Of its bytes.
@@ -99,11 +103,15 @@ pub struct Inflight {
 impl Store {
     /// Takes up to `limit` ready jobs, the oldest first, after a position.
     ///
+    /// The token is new and random for each call, so that a call whose answer was lost can be undone:
+    /// [`Self::return_unanswered_claims`].
+    ///
     /// The delete finds its rows by `ctid = any(array(...))`: under a generic plan the join that one would write
     /// instead scans the whole table, and is tens of times slower. A test holds the plan.
     pub async fn claim_ready_jobs(
         &self,
         worker: WorkerId,
+        token: ClaimToken,
         limit: i64,
         after: ClaimPosition,
     ) -> Result<(Vec<Claim>, Option<ClaimPosition>), StoreError> {
@@ -117,7 +125,7 @@ impl Store {
                    returning tenant_id, job_id, ready_at, charged, released),
                leased as (
                    insert into job_lease (tenant_id, job_id, token, worker_id, charged, released)
-                   select tenant_id, job_id, gen_random_uuid(), $1, charged, released from taken
+                   select tenant_id, job_id, $5, $1, charged, released from taken
                    returning tenant_id, job_id, token, charged, released)
                select leased.tenant_id as "tenant_id!", leased.job_id as "job_id!", token as "token!",
                       leased.charged as "charged!", leased.released as "released!",
@@ -128,6 +136,7 @@ impl Store {
             limit,
             after.ready_at_us as f64,
             after.job.0,
+            token.0,
         )
         .fetch_all(&self.pool)
         .await
@@ -146,14 +155,37 @@ impl Store {
         Ok((claims, position))
     }
 
-    /// What the claimed jobs are and read. A required input of a job that could be claimed is always there.
+    /// Makes the jobs of these claims ready again: this worker never learned that it has them.
+    pub async fn return_unanswered_claims(&self, worker: WorkerId, tokens: &[ClaimToken]) -> Result<u64, StoreError> {
+        let tokens: Vec<Uuid> = tokens.iter().map(|token| token.0).collect();
+        let returned = sqlx::query!(
+            "with gone as (
+                 delete from job_lease where worker_id = $1 and token = any($2)
+                 returning tenant_id, job_id, charged, released)
+             insert into job_ready (tenant_id, job_id, charged, released)
+             select tenant_id, job_id, charged, released from gone",
+            worker.0,
+            &tokens,
+        )
+        .execute(&self.pool)
+        .await
+        .doing("returning claims without an answer")?;
+        Ok(returned.rows_affected())
+    }
+
+    /// What the claimed jobs are and read. Each look-up starts from a claim (`lateral ... offset 0` is a fence): a plan that
+    /// starts from the run instead reads all its jobs for each batch. A required input of a job that could be claimed is always there.
     pub async fn load_claimed_jobs(&self, claims: Vec<Claim>) -> Result<Vec<ClaimedJob>, StoreError> {
         let (tenants, ids) = keys_of(&claims);
         let jobs = sqlx::query!(
-            r#"select j.job_id, j.run_id, j.asset_version_id, j.partition_key, j.forced,
+            r#"select j.job_id, j.run_id, j.asset_version_id, a.name as asset, j.partition_key, j.forced,
                       (r.cancel_requested_at is not null) as "cancel_requested!"
                from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
-               join job j using (tenant_id, job_id) join run r on r.tenant_id = j.tenant_id and r.run_id = j.run_id"#,
+               cross join lateral (
+                   select * from job where tenant_id = c.tenant_id and job_id = c.job_id offset 0) j
+               join run r on r.tenant_id = j.tenant_id and r.run_id = j.run_id
+               join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
+               join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id"#,
             &tenants,
             &ids,
         )
@@ -163,15 +195,22 @@ impl Store {
         let inputs = sqlx::query!(
             r#"select i.job_id, i.input, i.position, m.materialization_id as "materialization_id?", a.name as "asset?",
                       m.partition_key as "partition_key?", m.output_digest as "output_digest?",
+                      m.version_digest as "version_digest?",
                       m.size_bytes as "size_bytes?", m.media_type as "media_type?", m.metadata as "metadata?",
-                      (b.bytes is not null) as "inline!"
+                      coalesce(b.inline, false) as "inline!"
                from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
-               join job_input i using (tenant_id, job_id)
-               left join job_end e on e.tenant_id = i.tenant_id and e.job_id = i.upstream_job_id
-               left join materialization m on m.tenant_id = i.tenant_id
-                   and m.materialization_id = coalesce(i.materialization_id, e.materialization_id)
+               cross join lateral (
+                   select * from job_input where tenant_id = c.tenant_id and job_id = c.job_id offset 0) i
+               left join lateral (
+                   select materialization_id from job_end
+                   where tenant_id = i.tenant_id and job_id = i.upstream_job_id offset 0) e on true
+               left join lateral (
+                   select * from materialization where tenant_id = i.tenant_id
+                       and materialization_id = coalesce(i.materialization_id, e.materialization_id) offset 0) m on true
                left join asset a on a.tenant_id = m.tenant_id and a.asset_id = m.asset_id
-               left join blob b on b.tenant_id = m.tenant_id and b.digest = m.output_digest
+               left join lateral (
+                   select bytes is not null as inline from blob
+                   where tenant_id = m.tenant_id and digest = m.output_digest offset 0) b on true
                order by i.job_id, i.input, i.position"#,
             &tenants,
             &ids,
@@ -183,8 +222,22 @@ impl Store {
         let mut by_job: HashMap<Uuid, Vec<ClaimedInput>> = HashMap::new();
         let mut absent: HashMap<Uuid, HashMap<String, usize>> = HashMap::new();
         for row in inputs {
-            let found = (row.materialization_id, row.asset, row.partition_key, row.output_digest, row.media_type);
-            let (Some(id), Some(asset), Some(partition_key), Some(output_digest), Some(media_type)) = found else {
+            let (
+                Some(id),
+                Some(asset),
+                Some(partition_key),
+                Some(output_digest),
+                Some(version_digest),
+                Some(media_type),
+            ) = (
+                row.materialization_id,
+                row.asset,
+                row.partition_key,
+                row.output_digest,
+                row.version_digest,
+                row.media_type,
+            )
+            else {
                 *absent.entry(row.job_id).or_default().entry(row.input).or_default() += 1;
                 continue;
             };
@@ -195,6 +248,7 @@ impl Store {
                 asset,
                 partition_key,
                 digest: digest(output_digest)?,
+                version_digest: digest(version_digest)?,
                 size_bytes: row.size_bytes.unwrap_or_default() as u64,
                 media_type,
                 metadata: row.metadata.unwrap_or_default(),
@@ -209,6 +263,7 @@ impl Store {
                     claim: claims.remove(&row.job_id)?,
                     run: RunId(row.run_id),
                     asset_version: AssetVersionId(row.asset_version_id),
+                    asset: row.asset,
                     partition_key: row.partition_key,
                     forced: row.forced,
                     cancel_requested: row.cancel_requested,
@@ -267,10 +322,10 @@ impl Store {
         Ok(moved.rows_affected())
     }
 
-    /// Those of a worker's leased jobs whose run is being cancelled.
-    pub async fn list_leases_to_cancel(&self, worker: WorkerId) -> Result<Vec<JobId>, StoreError> {
-        let jobs = sqlx::query_scalar!(
-            "select l.job_id from job_lease l
+    /// The tokens of a worker's leased jobs whose run is being cancelled.
+    pub async fn list_claims_to_cancel(&self, worker: WorkerId) -> Result<Vec<(JobId, ClaimToken)>, StoreError> {
+        let leases = sqlx::query!(
+            "select l.job_id, l.token from job_lease l
              join job j on j.tenant_id = l.tenant_id and j.job_id = l.job_id
              join run r on r.tenant_id = j.tenant_id and r.run_id = j.run_id
              where l.worker_id = $1 and r.cancel_requested_at is not null",
@@ -279,7 +334,7 @@ impl Store {
         .fetch_all(&self.pool)
         .await
         .doing("looking for cancelled jobs")?;
-        Ok(jobs.into_iter().map(JobId).collect())
+        Ok(leases.into_iter().map(|lease| (JobId(lease.job_id), ClaimToken(lease.token))).collect())
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     error::Doing as _,
 };
 use crate::{
-    id::{AssetVersionId, JobId, MaterializationId, PipelineId, PipelineVersionId, RunId, WorkerId},
+    id::{AssetVersionId, JobId, MaterializationId, PipelineVersionId, RunId, WorkerId},
     limit::{INSERT_ROWS_MAX, LIST_ROWS_MAX},
 };
 
@@ -350,21 +350,23 @@ impl Store {
         .doing("reading logs")
     }
 
-    /// Asks for a run's end: what waits is cancelled here and now, what runs is stopped by its worker.
-    /// None when the run is unknown or already over.
-    pub async fn cancel_run(&self, tenant: &str, run: RunId, cause: &str) -> Result<Option<Committed>, StoreError> {
+    /// Asks for a run's end: what waits is cancelled now, what runs is stopped by its worker, and what comes back to the
+    /// queue meanwhile is ended by whichever worker looks next. False when the run is unknown or already over.
+    pub async fn cancel_run(&self, tenant: &str, run: RunId, cause: &str) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await.doing("cancelling a run")?;
         let found = sqlx::query!(
-            "update run set cancel_requested_at = coalesce(cancel_requested_at, now())
+            "update run set cancel_requested_at = coalesce(cancel_requested_at, now()),
+                 cancel_cause = coalesce(cancel_cause, $3)
              where tenant_id = $1 and run_id = $2 and state = 'running'",
             tenant,
             run.0,
+            cause,
         )
         .execute(&mut *transaction)
         .await
         .doing("cancelling a run")?;
         if found.rows_affected() == 0 {
-            return Ok(None);
+            return Ok(false);
         }
         sqlx::query!(
             "insert into audit (tenant_id, actor, action, subject, details)
@@ -376,26 +378,49 @@ impl Store {
         .execute(&mut *transaction)
         .await
         .doing("cancelling a run")?;
-        let waiting = remove_waiting_jobs(&mut transaction, tenant, run, cause).await?;
-        let committed = end_jobs(&mut transaction, waiting).await?;
         transaction.commit().await.doing("cancelling a run")?;
-        Ok(Some(committed))
+        self.end_waiting_jobs_of_cancelled_runs().await?;
+        Ok(true)
     }
 
-    /// Runs of a pipeline whose process is gone: nobody waits for them, and a new run plans anew what they left.
-    pub async fn list_abandoned_runs(&self, tenant: &str, pipeline: PipelineId) -> Result<Vec<RunId>, StoreError> {
-        let runs = sqlx::query_scalar!(
-            "select r.run_id from run r
-             join pipeline_version v on v.tenant_id = r.tenant_id and v.pipeline_version_id = r.pipeline_version_id
-             where r.tenant_id = $1 and r.state = 'running' and v.pipeline_id = $2
+    /// Ends the jobs that wait in the queue although their run was cancelled. A commit locks blocked rows first and
+    /// runs last, and so does this.
+    pub async fn end_waiting_jobs_of_cancelled_runs(&self) -> Result<Committed, StoreError> {
+        const DOING: &str = "ending the jobs of cancelled runs";
+        let mut committed = Committed::default();
+        let runs = sqlx::query!(
+            r#"select tenant_id, run_id, coalesce(cancel_cause, 'the run was cancelled') as "cause!" from run
+               where state = 'running' and cancel_requested_at is not null order by tenant_id, run_id"#
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing(DOING)?;
+        for run in runs {
+            let mut transaction = self.pool.begin().await.doing(DOING)?;
+            let waiting = remove_waiting_jobs(&mut transaction, &run.tenant_id, RunId(run.run_id), &run.cause).await?;
+            let ended = end_jobs(&mut transaction, waiting).await?;
+            transaction.commit().await.doing(DOING)?;
+            committed.ended.extend(ended.ended);
+        }
+        Ok(committed)
+    }
+
+    /// Ends the runs whose process is gone: nobody waits for them, a new run plans anew what they left, and a process
+    /// that was asked for something else must not work it off.
+    pub async fn end_abandoned_runs(&self) -> Result<(), StoreError> {
+        let runs = sqlx::query!(
+            "select r.tenant_id, r.run_id from run r
+             where r.state = 'running' and r.cancel_requested_at is null
                and not exists (select 1 from worker w where w.worker_id = r.owner_id)",
-            tenant,
-            pipeline.0,
         )
         .fetch_all(&self.pool)
         .await
         .doing("looking for abandoned runs")?;
-        Ok(runs.into_iter().map(RunId).collect())
+        for run in runs {
+            let cause = "its process is gone; the next run plans anew what it left";
+            self.cancel_run(&run.tenant_id, RunId(run.run_id), cause).await?;
+        }
+        Ok(())
     }
 }
 
@@ -487,13 +512,18 @@ async fn remove_waiting_jobs(
     cause: &str,
 ) -> Result<Vec<End>, StoreError> {
     let rows = sqlx::query!(
-        r#"with mine as materialized (select tenant_id, job_id from job where tenant_id = $1 and run_id = $2),
+        r#"with mine as materialized (
+               select tenant_id, job_id from job where tenant_id = $1 and run_id = $2 order by job_id),
+           locked as materialized (
+               select w.tenant_id, w.job_id from mine cross join lateral (
+                   select b.tenant_id, b.job_id from job_blocked b
+                   where b.tenant_id = mine.tenant_id and b.job_id = mine.job_id for update) w),
            ready as (delete from job_ready q using mine
                where q.tenant_id = mine.tenant_id and q.job_id = mine.job_id returning q.tenant_id, q.job_id),
            deferred as (delete from job_deferred q using mine
                where q.tenant_id = mine.tenant_id and q.job_id = mine.job_id returning q.tenant_id, q.job_id),
-           blocked as (delete from job_blocked q using mine
-               where q.tenant_id = mine.tenant_id and q.job_id = mine.job_id returning q.tenant_id, q.job_id),
+           blocked as (delete from job_blocked q using locked
+               where q.tenant_id = locked.tenant_id and q.job_id = locked.job_id returning q.tenant_id, q.job_id),
            gone as (select * from ready union all select * from deferred union all select * from blocked)
            select gone.job_id as "job_id!", a.name, j.partition_key from gone
            join job j on j.tenant_id = gone.tenant_id and j.job_id = gone.job_id
@@ -514,6 +544,7 @@ async fn remove_waiting_jobs(
             name: job_name(&row.name, &row.partition_key),
             state: "cancelled",
             cause: Some(cause.to_owned()),
+            first_cause: None,
             materialization: None,
             reused: false,
         })

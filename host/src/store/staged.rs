@@ -1,5 +1,6 @@
 //! Staged files: decided by a commit, shown by the directory soon after, whatever crashes in between.
 
+use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{Store, StoreError, digest, error::Doing as _};
@@ -12,6 +13,8 @@ pub struct StagedFileRecord {
     pub tenant: String,
     /// The materialization that decided it.
     pub materialization: MaterializationId,
+    /// The order of the commits.
+    pub sequence: i64,
     /// The resource.
     pub resource: String,
     /// As it was registered with the version that ran.
@@ -22,20 +25,68 @@ pub struct StagedFileRecord {
     pub content: Option<Digest>,
 }
 
+/// Where a listing goes on.
+#[derive(Clone, Debug)]
+pub struct StagedPlace {
+    sequence: i64,
+    resource: String,
+    path: String,
+}
+
+impl StagedFileRecord {
+    /// Where a listing goes on after this one.
+    pub fn place(&self) -> StagedPlace {
+        StagedPlace { sequence: self.sequence, resource: self.resource.clone(), path: self.path.clone() }
+    }
+}
+
+/// The right to publish, which one process has at a time. Dropped unfinished, nothing counts as shown.
+#[derive(Debug)]
+pub struct Publishing(Transaction<'static, Postgres>);
+
 impl Store {
+    /// Whether anything is due.
+    pub async fn are_files_staged(&self) -> Result<bool, StoreError> {
+        sqlx::query_scalar!(r#"select exists (select 1 from staged_file) as "staged!""#)
+            .fetch_one(&self.pool)
+            .await
+            .doing("looking for staged files")
+    }
+
+    /// Waits until nobody else publishes.
+    pub async fn begin_publishing(&self) -> Result<Publishing, StoreError> {
+        let mut transaction = self.pool.begin().await.doing("beginning to publish")?;
+        sqlx::query!("select pg_advisory_xact_lock(hashtext('flowstone.publish'))")
+            .fetch_one(&mut *transaction)
+            .await
+            .doing("beginning to publish")?;
+        Ok(Publishing(transaction))
+    }
+}
+
+impl Publishing {
     /// What is due, in the order of the commits, so that the last one wins.
-    pub async fn list_staged_files(&self, limit: i64) -> Result<Vec<StagedFileRecord>, StoreError> {
+    pub async fn list_staged_files(
+        &mut self,
+        after: Option<StagedPlace>,
+        limit: i64,
+    ) -> Result<Vec<StagedFileRecord>, StoreError> {
+        let after = after.unwrap_or(StagedPlace { sequence: 0, resource: String::new(), path: String::new() });
         let rows = sqlx::query!(
-            "select s.tenant_id, s.materialization_id, s.resource, r.settings, s.path, s.digest
+            "select s.tenant_id, s.materialization_id, m.sequence, s.resource, r.settings, s.path, s.digest
              from staged_file s
              join materialization m on m.tenant_id = s.tenant_id and m.materialization_id = s.materialization_id
              join asset_version v on v.tenant_id = m.tenant_id and v.asset_version_id = m.asset_version_id
              join resource r on r.tenant_id = v.tenant_id and r.pipeline_version_id = v.pipeline_version_id
                  and r.name = s.resource
-             order by m.sequence, s.resource, s.path limit $1",
+             where (m.sequence, s.resource, s.path) > ($1, $2, $3)
+             order by m.sequence, s.resource, s.path limit $4",
+            after.sequence,
+            after.resource,
+            after.path,
             limit,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.0)
         .await
         .doing("reading staged files")?;
         rows.into_iter()
@@ -43,6 +94,7 @@ impl Store {
                 Ok(StagedFileRecord {
                     tenant: row.tenant_id,
                     materialization: MaterializationId(row.materialization_id),
+                    sequence: row.sequence,
                     resource: row.resource,
                     settings: row.settings,
                     path: row.path,
@@ -53,7 +105,7 @@ impl Store {
     }
 
     /// The directory shows them now.
-    pub async fn remove_staged_files(&self, shown: &[StagedFileRecord]) -> Result<(), StoreError> {
+    pub async fn remove_staged_files(&mut self, shown: &[StagedFileRecord]) -> Result<(), StoreError> {
         let tenants: Vec<String> = shown.iter().map(|file| file.tenant.clone()).collect();
         let ids: Vec<Uuid> = shown.iter().map(|file| file.materialization.0).collect();
         let resources: Vec<String> = shown.iter().map(|file| file.resource.clone()).collect();
@@ -68,9 +120,14 @@ impl Store {
             &resources,
             &paths,
         )
-        .execute(&self.pool)
+        .execute(&mut *self.0)
         .await
         .doing("forgetting published files")?;
         Ok(())
+    }
+
+    /// Lets the next one publish.
+    pub async fn finish(self) -> Result<(), StoreError> {
+        self.0.commit().await.doing("publishing")
     }
 }

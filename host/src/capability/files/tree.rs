@@ -10,7 +10,7 @@ use cap_std::fs::{Dir, OpenOptions};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::io::Errno;
 
-use crate::limit::{CHUNK_BYTES_MAX, DIRECTORY_DEPTH_MAX, DIRECTORY_ENTRIES_MAX, PATH_BYTES_MAX};
+use crate::limit::{CHUNK_BYTES_MAX, DIRECTORY_DEPTH_MAX, DIRECTORY_ENTRIES_MAX, PATH_BYTES_MAX, STAGING_PREFIX};
 
 /// Which paths of a directory are granted. `*` and `?` stay within a name, `**` crosses folders.
 #[derive(Clone, Debug)]
@@ -39,6 +39,12 @@ pub fn check_path(path: &str) -> Result<(), String> {
     }
     if path.contains('\0') {
         return Err("the path holds a NUL".into());
+    }
+    if path.split('/').count() > DIRECTORY_DEPTH_MAX {
+        return Err(format!("the path is more than {DIRECTORY_DEPTH_MAX} folders deep"));
+    }
+    if path.split('/').any(|name| name.starts_with(STAGING_PREFIX)) {
+        return Err(format!("names that begin with `{STAGING_PREFIX}` are the host's own"));
     }
     match path.split('/').find(|name| matches!(*name, "" | "." | "..")) {
         None => Ok(()),
@@ -188,6 +194,10 @@ impl<E, C: FnMut() -> Result<(), E>> Walk<'_, C> {
             }
             // A name that is not UTF-8 cannot be said in WIT; so nobody can open it either.
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            // A file on its way: the host is writing it.
+            if name.starts_with(STAGING_PREFIX) {
+                continue;
+            }
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => match folder.open_dir_nofollow(&name) {

@@ -1,6 +1,8 @@
 //! Progress on a terminal: a bar for each asset, and lines above them for what fails or waits.
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::fmt::Write;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::{
     board::{Board, Tally},
@@ -88,9 +90,14 @@ impl Reporter for Bars {
 
 /// Name, bar, done and total, rate, time left, and what is not simply made.
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix}  {bar:28}  {human_pos:>7}/{human_len:<7} {per_sec:>12}  {eta:>4}  {msg}")
+    ProgressStyle::with_template("{prefix}  {bar:28}  {human_pos:>7}/{human_len:<7} {rate:>8}  {eta:>4}  {msg}")
         .expect("the template is sound")
-        .progress_chars("━╸ ")
+        .with_key("rate", |state: &ProgressState, text: &mut dyn Write| {
+            // No more digits than can be read while they change.
+            let (rate, decimals) = (state.per_sec(), if state.per_sec() < 10.0 { 1 } else { 0 });
+            write!(text, "{rate:.decimals$}/s").expect("writing to a string cannot fail");
+        })
+        .progress_chars("━╸─")
 }
 
 fn remark(tally: &Tally) -> String {

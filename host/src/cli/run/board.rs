@@ -14,7 +14,7 @@ pub struct Board {
     jobs: HashMap<JobId, Entry>,
     /// Jobs that ended.
     pub ended: usize,
-    /// The first failures; [`Tally::failed`] counts all.
+    /// The first failures, those of one asset with the same cause once; [`Tally::failed`] counts all.
     pub failures: Vec<Failure>,
 }
 
@@ -58,15 +58,17 @@ impl Tally {
     }
 }
 
-/// A job that failed.
+/// Jobs of an asset that failed for the same cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Of which asset.
     pub asset: String,
-    /// Canonical text.
+    /// Canonical text, of the first one.
     pub partition_key: String,
     /// Why.
     pub cause: String,
+    /// How many.
+    pub count: usize,
 }
 
 #[derive(Debug)]
@@ -140,12 +142,19 @@ impl Board {
             "failed" => tally.failed += 1,
             _ => tally.cancelled += 1,
         }
-        if end.state == "failed" && self.failures.len() < CAUSES_SHOWN_MAX {
-            self.failures.push(Failure {
-                asset: tally.asset.clone(),
-                partition_key: entry.partition_key.to_string(),
-                cause: end.cause.unwrap_or_default().to_owned(),
-            });
+        if end.state == "failed" {
+            let cause = end.cause.unwrap_or_default();
+            let known = self.failures.iter().position(|known| known.asset == tally.asset && known.cause == cause);
+            match known {
+                Some(known) => self.failures[known].count += 1,
+                None if self.failures.len() < CAUSES_SHOWN_MAX => self.failures.push(Failure {
+                    asset: tally.asset.clone(),
+                    partition_key: entry.partition_key.to_string(),
+                    cause: cause.to_owned(),
+                    count: 1,
+                }),
+                None => {}
+            }
         }
         true
     }
@@ -198,10 +207,15 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn failures_are_kept_up_to_a_bound_and_counted_past_it() {
+    fn failures_are_kept_by_cause_up_to_a_bound_and_counted_past_it() {
         let jobs: Vec<JobRecord> = (0..CAUSES_SHOWN_MAX + 3).map(|_| a_job("a", "none", "ready", None)).collect();
         let mut board = Board::new(&jobs);
         jobs.iter().for_each(|job| assert!(board.end(job.id, FAILED)));
+        assert_eq!((board.failures.len(), board.failures[0].count), (1, CAUSES_SHOWN_MAX + 3));
+        let mut board = Board::new(&jobs);
+        for (n, job) in jobs.iter().enumerate() {
+            assert!(board.end(job.id, End { cause: Some(&n.to_string()), ..FAILED }));
+        }
         assert_eq!((board.failures.len(), board.total().failed), (CAUSES_SHOWN_MAX, CAUSES_SHOWN_MAX + 3));
     }
 }

@@ -121,6 +121,12 @@ impl<'a> Follow<'a> {
         }
     }
 
+    /// The same, reading the jobs' rows whatever the events told.
+    pub async fn look_closely(&mut self) -> anyhow::Result<Option<RunRecord>> {
+        self.missed = true;
+        self.look().await
+    }
+
     /// Looks whether the run is over. While the database is away it may be, or not.
     pub async fn look(&mut self) -> anyhow::Result<Option<RunRecord>> {
         match self.read().await {

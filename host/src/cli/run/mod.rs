@@ -12,6 +12,8 @@ mod reporter;
 mod signals;
 mod summary;
 
+use std::pin::pin;
+
 use anyhow::Context as _;
 
 use self::{
@@ -67,7 +69,7 @@ pub(super) async fn run(session: &Session, args: &Run) -> anyhow::Result<Exit> {
     let over = match over {
         Ok(Over::Interrupted) => stop_gracefully(session, runner, &mut follow, &mut signals).await,
         over => {
-            runner.stop(STOP_GRACE).await;
+            runner.stop(STOP_GRACE, signals.next()).await;
             over
         }
     };
@@ -95,7 +97,7 @@ fn begin(
 }
 
 /// Waits for what runs, as long as the grace; a second signal ends the wait. What is given back is not lost: the next
-/// run plans what is missing, and a lease that nobody renews is taken back.
+/// run plans what is missing.
 async fn stop_gracefully(
     session: &Session,
     runner: Runner,
@@ -106,17 +108,15 @@ async fn stop_gracefully(
         "stopping: what runs has {} seconds to finish; interrupt again to stop at once",
         STOP_GRACE.as_secs()
     ));
-    // A task of its own, so that it can be left behind.
-    let mut stopping = tokio::spawn(runner.stop(STOP_GRACE));
+    let mut stopping = pin!(runner.stop(STOP_GRACE, signals.next()));
     loop {
         tokio::select! {
-            _ = &mut stopping => break,
-            () = signals.next() => break,
+            () = &mut stopping => break,
             () = follow.listen() => {}
         }
     }
     // The last job may have ended meanwhile.
-    Ok(follow.look().await?.map_or(Over::Interrupted, Over::Finished))
+    Ok(follow.look_closely().await?.map_or(Over::Interrupted, Over::Finished))
 }
 
 fn conclude(args: &Run, pipeline: &Pipeline, mut follow: Follow<'_>, over: Over) -> anyhow::Result<Exit> {

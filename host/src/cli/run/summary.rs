@@ -25,9 +25,10 @@ pub fn render(run: RunId, pipeline: &str, outcome: Outcome<'_>, board: &Board, t
         text.push_str("failed:\n");
         for failure in &board.failures {
             let name = job(&failure.asset, &failure.partition_key);
-            line(&mut text, format_args!("  {}: {}", one_line(&name), one_line(&failure.cause)));
+            let more = if failure.count > 1 { format!(" and {} more", failure.count - 1) } else { String::new() };
+            line(&mut text, format_args!("  {}{more}: {}", one_line(&name), one_line(&failure.cause)));
         }
-        let more = board.total().failed - board.failures.len();
+        let more = board.total().failed - board.failures.iter().map(|failure| failure.count).sum::<usize>();
         if more > 0 {
             line(&mut text, format_args!("  and {more} more: flowstone status {run}"));
         }
@@ -100,14 +101,14 @@ mod tests {
 
     #[test]
     fn a_failed_run_says_what_failed_and_where_to_look() {
-        insta::assert_snapshot!(summary(&[MADE, REUSED, FAILED, SKIPPED], Outcome::Finished(&a_run())), @"
+        insta::assert_snapshot!(summary(&[MADE, SKIPPED, FAILED, FAILED], Outcome::Finished(&a_run())), @"
         asset    jobs  made  reused  skipped  failed
         raw         1     1       0        0       0
-        monthly     3     0       1        1       1
-        all         4     1       1        1       1
+        monthly     3     0       0        1       2
+        all         4     1       0        1       2
 
         failed:
-          monthly[2012-02]: out of fuel␊forged␛
+          monthly[2012-02] and 1 more: out of fuel␊forged␛
           see: flowstone logs 0193b5a0-1c2d-7abc-8def-0123456789ab monthly
 
         run 0193b5a0-1c2d-7abc-8def-0123456789ab failed in 3.2 s

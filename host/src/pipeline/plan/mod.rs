@@ -63,7 +63,7 @@ pub enum Force {
 pub struct Known {
     /// Its id.
     pub materialization: MaterializationId,
-    /// Of its bytes.
+    /// Of all that a consumer can see of it: [`super::recipe::version_digest`].
     pub digest: Digest,
     /// What decided it.
     pub parts: RecipeParts,

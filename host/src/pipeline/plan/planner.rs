@@ -12,7 +12,7 @@ use super::{
         mapping::{Projection, check_mapping},
         partition::PartitionKey,
         ranges::IndexRanges,
-        recipe::{InputVersion, RecipeParts, config_digest, input_digest, reach_digest, sources_digest},
+        recipe::{InputVersion, RecipeParts, input_digest, sources_digest},
         selection::{SelectedAsset, SelectedPartitions},
     },
     Force, InputSource, Known, MissingInput, Plan, PlanError, PlannedInput, PlannedJob, Reason, Request,
@@ -144,8 +144,8 @@ impl<'a> Planner<'a> {
         // The digests that all partitions share; those of inputs follow for each.
         let shared = RecipeParts {
             component: bound.component,
-            config: config_digest(&bound.config),
-            grants: reach_digest(&bound.grants),
+            config: bound.config_digest,
+            grants: bound.grants_digest,
             sources: sources_digest(sources),
             inputs: Vec::new(),
         };
@@ -283,7 +283,7 @@ impl<'a> Planner<'a> {
         for ((edge, found), then) in edges.iter().zip(found).zip(&then.inputs) {
             let asset = &*self.request.assets[edge.producer].definition.name;
             let versions = found.pinned.iter();
-            let versions = versions.map(|(partition, known)| InputVersion { asset, partition, output: known.digest });
+            let versions = versions.map(|(partition, known)| InputVersion { asset, partition, seen: known.digest });
             if !found.runs && input_digest(&edge.name, versions, found.absent) != *then {
                 return Some(Reason::InputChanged { input: Arc::clone(&edge.name) });
             }

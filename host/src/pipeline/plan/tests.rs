@@ -21,6 +21,8 @@ pub(crate) fn bound(name: &str, inputs: &[&str]) -> BoundAsset {
         component: Digest::of(b"component"),
         grants: vec![],
         config: serde_json::Map::new(),
+        config_digest: config_digest(&serde_json::Map::new()),
+        grants_digest: reach_digest(&[]),
         limits: Limits::default(),
         retry: RetryPolicy::default(),
         fresh_for_ms: None,
@@ -63,10 +65,16 @@ impl Story {
         force: Force,
     ) -> Result<Plan, PlanError> {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let spaces = key_spaces(&self.assets, self.now).unwrap();
-        let selection = resolve_selection(&self.assets, &spaces, &owned(names), &owned(partitions)).unwrap();
+        // As a deploy would have bound what the test changed.
+        let mut assets = self.assets.clone();
+        for asset in &mut assets {
+            asset.config_digest = config_digest(&asset.config);
+            asset.grants_digest = reach_digest(&asset.grants);
+        }
+        let spaces = key_spaces(&assets, self.now).unwrap();
+        let selection = resolve_selection(&assets, &spaces, &owned(names), &owned(partitions)).unwrap();
         plan(&Request {
-            assets: &self.assets,
+            assets: &assets,
             spaces: &spaces,
             selection: &selection,
             with_inputs,
@@ -134,7 +142,7 @@ impl Story {
                 let versions = known.iter().map(|(partition, known)| InputVersion {
                     asset: &input.asset,
                     partition,
-                    output: known.digest,
+                    seen: known.digest,
                 });
                 inputs.push(input_digest(&input.name, versions, rows.len() - known.len()));
             }
