@@ -17,9 +17,14 @@ pub fn example(name: &str) -> PathBuf {
     component(&format!("examples/{name}"), name)
 }
 
-fn component(folder: &str, name: &str) -> PathBuf {
+/// The folder of the whole project.
+pub fn root() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let path = root.join(folder).join(format!("target/wasm32-wasip2/release/{name}.wasm"));
+    root.canonicalize().expect("this crate is in it")
+}
+
+fn component(folder: &str, name: &str) -> PathBuf {
+    let path = root().join(folder).join(format!("target/wasm32-wasip2/release/{name}.wasm"));
     path.canonicalize().unwrap_or_else(|_| panic!("{} is missing: run scripts/build-examples", path.display()))
 }
 
