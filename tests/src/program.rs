@@ -82,7 +82,8 @@ impl Flowstone {
         let mut command = Command::new(program());
         command.args(arguments).current_dir(self.folder()).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
-            if name == "DATABASE_URL" || name.as_encoded_bytes().starts_with(b"FLOWSTONE_") {
+            let bytes = name.as_encoded_bytes();
+            if bytes == b"DATABASE_URL" || bytes.starts_with(b"FLOWSTONE_") || bytes.starts_with(b"PG") {
                 command.env_remove(name);
             }
         }
