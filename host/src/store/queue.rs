@@ -147,13 +147,19 @@ impl Store {
     }
 
     /// What the claimed jobs are and read. A required input of a job that could be claimed is always there.
+    ///
+    /// Each row is looked up by its key: a sub-select with a limit is not joined in another order. A plan that was made
+    /// while the tables were small began with the runs and read all their jobs for each claimed one.
     pub async fn load_claimed_jobs(&self, claims: Vec<Claim>) -> Result<Vec<ClaimedJob>, StoreError> {
         let (tenants, ids) = keys_of(&claims);
         let jobs = sqlx::query!(
             r#"select j.job_id, j.run_id, j.asset_version_id, j.partition_key, j.forced,
                       (r.cancel_requested_at is not null) as "cancel_requested!"
                from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
-               join job j using (tenant_id, job_id) join run r on r.tenant_id = j.tenant_id and r.run_id = j.run_id"#,
+               cross join lateral (
+                   select * from job where tenant_id = c.tenant_id and job_id = c.job_id limit 1) j
+               cross join lateral (
+                   select * from run where tenant_id = j.tenant_id and run_id = j.run_id limit 1) r"#,
             &tenants,
             &ids,
         )
@@ -166,12 +172,18 @@ impl Store {
                       m.size_bytes as "size_bytes?", m.media_type as "media_type?", m.metadata as "metadata?",
                       (b.bytes is not null) as "inline!"
                from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
-               join job_input i using (tenant_id, job_id)
-               left join job_end e on e.tenant_id = i.tenant_id and e.job_id = i.upstream_job_id
-               left join materialization m on m.tenant_id = i.tenant_id
-                   and m.materialization_id = coalesce(i.materialization_id, e.materialization_id)
-               left join asset a on a.tenant_id = m.tenant_id and a.asset_id = m.asset_id
-               left join blob b on b.tenant_id = m.tenant_id and b.digest = m.output_digest
+               cross join lateral (
+                   select * from job_input where tenant_id = c.tenant_id and job_id = c.job_id offset 0) i
+               left join lateral (
+                   select materialization_id from job_end
+                   where tenant_id = i.tenant_id and job_id = i.upstream_job_id limit 1) e on true
+               left join lateral (
+                   select * from materialization where tenant_id = i.tenant_id
+                       and materialization_id = coalesce(i.materialization_id, e.materialization_id) limit 1) m on true
+               left join lateral (
+                   select name from asset where tenant_id = m.tenant_id and asset_id = m.asset_id limit 1) a on true
+               left join lateral (
+                   select bytes from blob where tenant_id = m.tenant_id and digest = m.output_digest limit 1) b on true
                order by i.job_id, i.input, i.position"#,
             &tenants,
             &ids,
