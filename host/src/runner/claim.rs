@@ -31,7 +31,17 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
             position = ClaimPosition::START;
             swept_at = Instant::now();
         }
-        match shared.store.claim_ready_jobs(shared.worker, free as i64, position).await {
+        // A claim under way is pending too: who waits for the last job must not miss those that it brings.
+        shared.pending.fetch_add(1, Ordering::SeqCst);
+        if shared.stopping.is_cancelled() {
+            return shared.no_longer_pending();
+        }
+        let claimed = shared.store.claim_ready_jobs(shared.worker, free as i64, position).await;
+        if let Ok((claims, _)) = &claimed {
+            hold(&shared, claims);
+        }
+        shared.no_longer_pending();
+        match claimed {
             Ok((claims, _)) if claims.is_empty() => {
                 if position != ClaimPosition::START {
                     position = ClaimPosition::START;
@@ -45,7 +55,6 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
             Ok((claims, reached)) => {
                 wait = CLAIM_WAIT_MIN;
                 position = reached.unwrap_or(ClaimPosition::START);
-                hold(&shared, &claims);
                 prepare::prepare_jobs(&shared, claims).await;
             }
             Err(error) => {

@@ -96,7 +96,7 @@ struct Shared {
     drained: Notify,
     /// Wakes the publisher: a commit staged files.
     publish: Notify,
-    /// Claimed, and not yet handed to the committer.
+    /// Claimed or being claimed, and not yet handed to the committer.
     pending: AtomicUsize,
     /// How long an attempt takes, smoothed, in microseconds.
     typical_us: AtomicUsize,
@@ -251,10 +251,15 @@ impl Shared {
         if self.finished.send(job).is_err() {
             tracing::error!("a finished job came after the committer had ended; its lease will expire");
         }
+        self.no_longer_pending();
+        self.wake.notify_one();
+    }
+
+    /// Counts one down; the last one tells whoever waits for it.
+    fn no_longer_pending(&self) {
         if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.drained.notify_waiters();
         }
-        self.wake.notify_one();
     }
 
     fn measure(&self, took: Duration) {
