@@ -36,7 +36,8 @@ impl Database {
         let server = server();
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
         execute(&server.options, format!("CREATE DATABASE {name} TEMPLATE {template}")).await.expect("the name is new");
-        Self { options: server.options.clone().database(&name), name }
+        // Not the name of the command's connections: some tests look for those.
+        Self { options: server.options.clone().database(&name).application_name("test"), name }
     }
 
     /// How to connect to it.

@@ -4,10 +4,13 @@
 //! share one server and are linked once.
 
 mod database;
+pub mod deadline;
+pub mod fault;
 pub mod pipeline;
 mod program;
+pub mod proxy;
 mod state;
 
 pub use database::Database;
-pub use program::{Flowstone, Output, Running};
+pub use program::{Flowstone, Output, Running, signal};
 pub use state::StateFolder;
