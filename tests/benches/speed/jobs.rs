@@ -1,6 +1,6 @@
 //! Ten thousand jobs that do nothing, each with all its records: what the queue, the runner and the commits cost.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use flowstone_tests::Database;
 use sqlx::{Connection as _, PgConnection};
@@ -20,8 +20,9 @@ const MEGABYTE: f64 = 1e6;
 
 /// One run.
 struct Course {
-    /// Since the run was submitted, when each thousand had ended.
-    ended_at: Vec<Duration>,
+    /// Seconds since the run was submitted, when each thousand had ended, by the clock of the database: what the events
+    /// say comes later, and at the end all at once.
+    ended_at: Vec<f64>,
     /// The process' resident memory at these times.
     resident: Vec<f64>,
 }
@@ -42,7 +43,8 @@ pub fn measure() -> Vec<Row> {
     vec![
         Row::new("10,000 no-op jobs", "jobs/s", all(Course::speed)).against("1-row commits", commits).at_least(3_000.0),
         Row::new("its last thousand", "jobs/s", all(|course| course.speeds()[STEPS - 1]))
-            .against("its first thousand", all(|course| course.speeds()[0]))
+            // The first one holds the submission of all.
+            .against("its second thousand", all(|course| course.speeds()[1]))
             .ratio_at_least(0.8),
         Row::new("resident at its end", "MB", all(|course| course.resident[STEPS - 1] / MEGABYTE))
             .against("after the first 1,000", all(|course| course.resident[0] / MEGABYTE))
@@ -52,33 +54,47 @@ pub fn measure() -> Vec<Row> {
 
 impl Course {
     fn speed(&self) -> f64 {
-        (STEP * STEPS) as f64 / self.ended_at[STEPS - 1].as_secs_f64()
+        (STEP * STEPS) as f64 / self.ended_at[STEPS - 1]
     }
 
     /// In each thousand.
     fn speeds(&self) -> Vec<f64> {
-        let before = std::iter::once(Duration::ZERO).chain(self.ended_at.iter().copied());
-        self.ended_at.iter().zip(before).map(|(end, start)| STEP as f64 / (*end - start).as_secs_f64()).collect()
+        let before = std::iter::once(0.0).chain(self.ended_at.iter().copied());
+        self.ended_at.iter().zip(before).map(|(end, start)| STEP as f64 / (end - start)).collect()
     }
 }
 
 fn follow(deployed: &Deployed) -> Course {
-    let (mut submitted, mut ended) = (Duration::ZERO, 0);
-    let mut course = Course { ended_at: Vec::new(), resident: Vec::new() };
-    watch(deployed.command("run", &["noop_partitioned", "--json"]), |line, at, pid| {
+    let (mut ended, mut resident) = (0, Vec::new());
+    watch(deployed.command("run", &["noop_partitioned", "--json"]), |line, _, pid| {
         // Not parsed: the reader shares the machine with what it measures.
-        if line.starts_with(r#"{"event":"run.started""#) {
-            submitted = at;
-        } else if line.starts_with(r#"{"event":"job.ended""#) {
+        if line.starts_with(r#"{"event":"job.ended""#) {
             ended += 1;
             if ended % STEP == 0 {
-                course.ended_at.push(at - submitted);
-                course.resident.push(memory_bytes(pid, "VmRSS:").expect("the process has not ended"));
+                resident.push(memory_bytes(pid, "VmRSS:").expect("the process has not ended"));
             }
         }
     });
     assert_eq!(ended, STEP * STEPS, "the asset has so many partitions");
-    course
+    Course { ended_at: ends_of_thousands(&deployed.database), resident }
+}
+
+/// A commit's jobs all end when it begins, so a step is as fine as a batch; the last end is when the run had finished.
+fn ends_of_thousands(database: &Database) -> Vec<f64> {
+    let ends: Vec<f64> = single_thread().block_on(async {
+        let mut connection = PgConnection::connect_with(&database.options()).await.expect("the server is up");
+        sqlx::query_scalar(
+            "select extract(epoch from case when place = jobs then finished_at else ended_at end - created_at)::float8
+             from run, (select ended_at, row_number() over (order by ended_at) as place from job_end) as e
+             where place % $1 = 0 order by place",
+        )
+        .bind(STEP as i64)
+        .fetch_all(&mut connection)
+        .await
+        .expect("the run is recorded")
+    });
+    assert_eq!(ends.len(), STEPS, "each job has ended");
+    ends
 }
 
 /// What one client commits when each row is a transaction. The server syncs each, or this is no measure.
