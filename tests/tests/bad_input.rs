@@ -167,9 +167,15 @@ fn impossible_limits_are_refused_with_their_bounds() {
         bench.check(&limits(limit), &[&format!("flowstone.toml:6:{}", 12 + limit.find('"').unwrap()), words]);
     }
     let retry = "retry = { max_attempts = 0 }\nfresh_for = \"1h\"\n";
-    bench.check(&format!("{SOUND}[assets.greeting]\n{retry}"), &["retry.max_attempts: 0 is out of bounds; from 1 to 100"]);
+    bench.check(
+        &format!("{SOUND}[assets.greeting]\n{retry}"),
+        &["retry.max_attempts: 0 is out of bounds; from 1 to 100"],
+    );
     // What can only be known with the component is told with it.
-    bench.check(&format!("{SOUND}[assets.greeting]\nfresh_for = \"1h\"\n"), &["flowstone.toml:6:1: ", "changes nothing"]);
+    bench.check(
+        &format!("{SOUND}[assets.greeting]\nfresh_for = \"1h\"\n"),
+        &["flowstone.toml:6:1: ", "changes nothing"],
+    );
     bench.is_whole();
 }
 
@@ -237,7 +243,8 @@ fn a_grant_that_cannot_be_is_refused() {
         &granted("station = { paths = [\"*\"] }"),
         &["flowstone.toml:10:12: assets.greeting.grants.station: the asset does not ask for `station`; remove the grant"],
     );
-    bench.check(&granted("statino = { paths = [\"*\"] }"), &["there is no resource `statino`; did you mean `station`?"]);
+    bench
+        .check(&granted("statino = { paths = [\"*\"] }"), &["there is no resource `statino`; did you mean `station`?"]);
     bench.check(
         &granted("station = { access = \"read-write\", paths = [\"*\"] }"),
         &["assets.greeting.grants.station.access: the resource may only be read; grant \"read\", or set "],
@@ -270,7 +277,10 @@ fn what_is_no_component_is_told_from_what_is_a_broken_one() {
     bench.check_component("name,price\n", &["guest.wasm: it is not WebAssembly: upload the .wasm file of a component"]);
     bench.check_component(b"\0asm\x0d", &["guest.wasm: it is cut off after its first bytes: upload the whole file"]);
     for length in [whole.len() / 3, whole.len() / 2, whole.len() - 1] {
-        bench.check_component(&whole[..length], &[&format!("guest.wasm: it is cut off after {length} bytes: upload the whole file")]);
+        bench.check_component(
+            &whole[..length],
+            &[&format!("guest.wasm: it is cut off after {length} bytes: upload the whole file")],
+        );
     }
     bench.check_component(
         wat::parse_str("(module)").unwrap(),
@@ -309,10 +319,8 @@ fn a_component_that_describes_nonsense_is_refused() {
     let many: Vec<Described> = (0..10_000).map(|number| Described::new(format!("a{number}"))).collect();
     bench.check_component(component(&many), &["the component has 10000 assets, more than 1024"]);
     bench.check_component(component(&[]), &["guest.wasm: the component describes no assets"]);
-    let said = bench.check_component(
-        named(&"a".repeat(1 << 20)),
-        &["the name of asset number 1 has 1048576 bytes, more than 64"],
-    );
+    let said = bench
+        .check_component(named(&"a".repeat(1 << 20)), &["the name of asset number 1 has 1048576 bytes, more than 64"]);
     assert!(said.len() < 1_000, "a long name is not repeated");
     bench.check_component(
         component(&[Described::new("twice"), Described::new("twice")]),
@@ -320,7 +328,8 @@ fn a_component_that_describes_nonsense_is_refused() {
     );
     bench.check_component(named("greeting"), &["hello.wasm and guest.wasm both describe an asset of this name"]);
     for name in ["", "Weather", "../etc", "a b", "a\u{202e}b"] {
-        bench.check_component(named(name), &["is not a name for an asset; use a-z, 0-9 and _, beginning with a letter"]);
+        bench
+            .check_component(named(name), &["is not a name for an asset; use a-z, 0-9 and _, beginning with a letter"]);
     }
     for asset in [Described::new("a\u{1b}[2J\nerror: forged"), Described::new("a").saying("a\u{1b}[2J\u{7}")] {
         let said = bench.check_component(component(&[asset]), &["guest.wasm: "]);
@@ -386,7 +395,11 @@ fn a_partition_or_a_run_that_does_not_exist_is_named() {
     assert!(show(&["keyed", "--partition", "p9"]).contains("has no partition `p9`"));
     assert!(show(&["keyd", "--partition", "p1"]).contains("did you mean `keyed`?"));
     let unknown = flowstone.run(["show", "scenarois", "keyed"]).expect_status(2);
-    assert!(unknown.stderr.contains("no pipeline `scenarois` is deployed; did you mean `scenarios`?"), "{}", unknown.stderr);
+    assert!(
+        unknown.stderr.contains("no pipeline `scenarois` is deployed; did you mean `scenarios`?"),
+        "{}",
+        unknown.stderr
+    );
     for command in ["status", "logs", "cancel"] {
         let unknown = flowstone.run([command, "ffffffff"]).expect_status(2);
         assert!(unknown.stderr.contains("`flowstone runs` lists them"), "{}", unknown.stderr);
@@ -514,7 +527,8 @@ fn a_database_of_a_later_version_is_left_alone() {
         "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
          values (9999, 'of a later version', true, 'x', 1)",
     );
-    for arguments in [&["deploy", "./pipeline"][..], &["run", "./pipeline"], &["show", "sound", "greeting"], &["runs"]] {
+    for arguments in [&["deploy", "./pipeline"][..], &["run", "./pipeline"], &["show", "sound", "greeting"], &["runs"]]
+    {
         let refused = bench.flowstone.run(arguments).expect_status(3);
         let words = "the database does not fit this version of flowstone: its migration 9999 is not known here";
         assert!(refused.stderr.contains(words), "{}", refused.stderr);
@@ -538,7 +552,11 @@ fn a_database_that_is_gone_is_the_hosts_fault_and_an_address_that_is_none_is_the
         assert_eq!(output.stdout, b"");
     };
     check(&nobody, 3, "the database is unavailable while connecting");
-    check(&format!("postgres:///flowstone?host={}&user=flowstone", socket.display()), 3, "is unavailable while connecting");
+    check(
+        &format!("postgres:///flowstone?host={}&user=flowstone", socket.display()),
+        3,
+        "is unavailable while connecting",
+    );
     check(&bench.flowstone.database().url().replace("/test_", "/gone_"), 3, "does not exist");
     check("mysql://localhost/flowstone", 2, "DATABASE_URL");
     check("postgres://localhost:port/flowstone", 2, "DATABASE_URL");

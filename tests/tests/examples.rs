@@ -201,7 +201,9 @@ fn the_reports_lineage_leads_to_the_file_in_every_format() {
     let lineage = |format: &str| weather.say("lineage", &["weather_report", "--format", format]);
     let tree = lineage("tree");
     assert!(tree.starts_with("weather_report  "), "{tree}");
-    for words in ["monthly_weather[2012-01]", "yearly_weather[2015]", "clean_weather", "raw_weather", "directory `station`"] {
+    for words in
+        ["monthly_weather[2012-01]", "yearly_weather[2015]", "clean_weather", "raw_weather", "directory `station`"]
+    {
         assert!(tree.contains(words), "{words} is not in\n{tree}");
     }
     let (mermaid, dot) = (lineage("mermaid"), lineage("dot"));
@@ -227,7 +229,10 @@ fn only_what_really_changed_is_made_anew() {
     weather.run();
     let again = weather.flowstone.run(["run", folder]).expect_status(0);
     assert_eq!(again.stdout, "weather is up to date\n");
-    assert_eq!(weather.flowstone.run(["plan", folder]).expect_status(0).stdout, "weather v1 is up to date: 55 partitions\n");
+    assert_eq!(
+        weather.flowstone.run(["plan", folder]).expect_status(0).stdout,
+        "weather v1 is up to date: 55 partitions\n"
+    );
 
     // For whom the report is, concerns the report only.
     weather.edit("flowstone.toml", "units = \"metric\"", "units = \"imperial\"");
@@ -251,10 +256,10 @@ fn only_what_really_changed_is_made_anew() {
     // The same number written otherwise: the rows come out the same, and nothing that reads them is made.
     weather.edit("data/seattle-weather.csv", "2012-01-02,10.9,", "2012-01-02,10.90,");
     let made = weather.run();
-    assert_eq!(made.iter().filter(|job| !job.ends_with(", reused")).collect::<Vec<_>>(), [
-        "clean_weather succeeded",
-        "raw_weather succeeded"
-    ]);
+    assert_eq!(
+        made.iter().filter(|job| !job.ends_with(", reused")).collect::<Vec<_>>(),
+        ["clean_weather succeeded", "raw_weather succeeded"]
+    );
 
     // Another number: every month looks at the rows again, and only the one that differs goes on.
     weather.edit("data/seattle-weather.csv", "2012-01-02,10.90,", "2012-01-02,11.9,");
@@ -262,12 +267,15 @@ fn only_what_really_changed_is_made_anew() {
     let made: Vec<&String> = made.iter().filter(|job| !job.ends_with(", reused")).collect();
     let months = made.iter().filter(|job| job.starts_with("monthly_weather[")).count();
     assert_eq!(months, 48);
-    assert_eq!(made.iter().filter(|job| !job.starts_with("monthly_weather[")).collect::<Vec<_>>(), [
-        &"clean_weather succeeded",
-        &"raw_weather succeeded",
-        &"weather_report succeeded",
-        &"yearly_weather[2012] succeeded"
-    ]);
+    assert_eq!(
+        made.iter().filter(|job| !job.starts_with("monthly_weather[")).collect::<Vec<_>>(),
+        [
+            &"clean_weather succeeded",
+            &"raw_weather succeeded",
+            &"weather_report succeeded",
+            &"yearly_weather[2012] succeeded"
+        ]
+    );
 }
 
 #[test]

@@ -42,7 +42,12 @@ const EXPECTED: &[Expected] = &[
         ..attack("follows_link", "failed", "reading `way_out.csv` of directory `vault`: denied")
     },
     Expected {
-        denied: Some(["files", "vault", "", "[assets.opens_ungranted] grants = { vault = { access = \"read\", paths = "]),
+        denied: Some([
+            "files",
+            "vault",
+            "",
+            "[assets.opens_ungranted] grants = { vault = { access = \"read\", paths = ",
+        ]),
         ..attack("opens_ungranted", "denied", "it called an interface of which it was granted nothing")
     },
     Expected {
