@@ -33,13 +33,14 @@ create table materialization (
     foreign key (tenant_id, asset_version_id) references asset_version,
     foreign key (tenant_id, output_digest) references blob,
     foreign key (tenant_id, reused_from) references materialization,
-    constraint materialization_once_per_job unique (tenant_id, job_id),
+    constraint materialization_once_per_job unique (job_id, tenant_id),
     constraint materialization_recipe_is_sha256 check (octet_length(recipe) = 32),
     constraint materialization_partition_key_is_typed check (partition_key = 'none' or partition_key ~ '^[a-z][a-z0-9_]*=[a-z]+:')
 );
 
-create index materialization_by_partition on materialization (tenant_id, asset_id, partition_key, sequence desc);
-create index materialization_by_recipe on materialization (tenant_id, asset_id, recipe, sequence desc);
+-- Not with the tenant first: see 0002.
+create index materialization_by_partition on materialization (asset_id, tenant_id, partition_key, sequence desc);
+create index materialization_by_recipe on materialization (asset_id, tenant_id, recipe, sequence desc);
 
 -- A materialization that must not be used again. The record of it stays.
 create table invalidation (
@@ -66,7 +67,7 @@ create table lineage_edge (
     constraint lineage_edge_bytes_are_counted check (bytes_read >= 0)
 );
 
-create index lineage_edge_by_upstream on lineage_edge (tenant_id, upstream_materialization_id);
+create index lineage_edge_by_upstream on lineage_edge (upstream_materialization_id, tenant_id);
 
 -- What came from outside: a granted directory as it was when the attempt read it.
 create table external_read (

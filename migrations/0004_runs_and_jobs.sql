@@ -49,7 +49,8 @@ create table job (
     foreign key (tenant_id, asset_version_id) references asset_version
 ) partition by range (job_id);
 
-create index job_by_run on job (tenant_id, run_id, job_id);
+-- Not with the tenant first: see 0002.
+create index job_by_run on job (run_id, tenant_id, job_id);
 
 -- What a job reads: the output of another job of its run, a materialization that was there before, or, of an optional
 -- input, nothing: what was absent is part of what it was made from.

@@ -79,7 +79,8 @@ impl Database {
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
         let made = execute(&server.options, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         made.unwrap_or_else(|error| panic!("no database for a test: {error}"));
-        Self { options: server.options.clone().database(&name), name }
+        // Not the name of the command's connections: some tests look for those.
+        Self { options: server.options.clone().database(&name).application_name("test"), name }
     }
 
     /// How to connect to it.

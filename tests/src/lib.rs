@@ -4,13 +4,16 @@
 //! share one server and are linked once.
 
 mod database;
+pub mod deadline;
+pub mod fault;
 pub mod guest;
 mod mount;
 pub mod pipeline;
 mod program;
+pub mod proxy;
 mod state;
 
 pub use database::Database;
 pub use mount::Mount;
-pub use program::{Flowstone, Output, Running};
+pub use program::{Flowstone, Output, Running, signal};
 pub use state::StateFolder;

@@ -74,6 +74,16 @@ grants = {{ counter = {{ access = "read-write", paths = ["count"] }} }}
 fresh_for = "1h"
 [assets.listing]
 grants = {{ shelf = {{ access = "read", paths = ["*.txt"] }} }}
+[assets.waits]
+grants = {{ counter = {{ access = "read-write", paths = ["go"] }} }}
+limits = {{ fuel = "100000G" }}
+fresh_for = "1h"
+[assets.reads_for_long]
+grants = {{ shelf = {{ access = "read", paths = ["*.txt"] }}, counter = {{ access = "read-write", paths = ["go"] }} }}
+limits = {{ fuel = "100000G" }}
+[assets.echo]
+grants = {{ shelf = {{ access = "read", paths = ["*.txt"] }} }}
+config = {{ words = ["one", "two"], nested = {{ number = -7 }} }}
 [assets.flaky]
 retry = {{ max_attempts = 5, backoff = "constant", base = "10ms", cap = "10ms", jitter = false }}
 {more}

@@ -3,12 +3,14 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::{BufRead as _, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::SystemTime,
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::{Instant, SystemTime},
 };
 
-use crate::{Database, StateFolder, database::target_folder};
+use crate::{Database, StateFolder, database::target_folder, deadline::DEADLINE};
 
 /// The command with a state directory of its own, in the folder around that directory.
 #[derive(Debug)]
@@ -34,6 +36,15 @@ pub struct Output {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+/// What a command writes, as it comes.
+#[derive(Debug)]
+struct Lines {
+    coming: Receiver<String>,
+    seen: String,
 }
 
 impl Flowstone {
@@ -67,6 +78,11 @@ impl Flowstone {
         self.database.as_ref().expect("the test made it with a database")
     }
 
+    /// From now on with another database, and the same state directory.
+    pub fn use_database(&mut self, url: String) {
+        self.database_url = Some(url);
+    }
+
     /// Where commands run.
     pub fn folder(&self) -> &Path {
         self.state.folder()
@@ -82,7 +98,8 @@ impl Flowstone {
         let mut command = Command::new(program());
         command.args(arguments).current_dir(self.folder()).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
-            if name == "DATABASE_URL" || name.as_encoded_bytes().starts_with(b"FLOWSTONE_") {
+            let bytes = name.as_encoded_bytes();
+            if bytes == b"DATABASE_URL" || bytes.starts_with(b"FLOWSTONE_") || bytes.starts_with(b"PG") {
                 command.env_remove(name);
             }
         }
@@ -99,8 +116,10 @@ impl Flowstone {
     /// Starts a command.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
         let mut command = self.command(arguments);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program can be run");
-        Running { child }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program can be run");
+        let stdout = Lines::of(child.stdout.take().expect("it is a pipe"));
+        let stderr = Lines::of(child.stderr.take().expect("it is a pipe"));
+        Running { child, stdout, stderr }
     }
 }
 
@@ -133,27 +152,88 @@ impl Running {
 
     /// `kill -INT`, as Ctrl-C does.
     pub fn interrupt(&self) {
-        let status = Command::new("kill").args(["-INT", &self.pid().to_string()]).status().expect("kill can be run");
-        assert!(status.success(), "the command had ended");
+        self.signal("INT");
+    }
+
+    /// `kill -NAME`.
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Waits for the next line of stdout that is an event of `run --json` with this name.
+    #[track_caller]
+    pub fn event(&mut self, name: &str) -> serde_json::Value {
+        let start = format!("{{\"event\":\"{name}\"");
+        let line = self.stdout.find(|line| line.starts_with(&start));
+        self.stderr.seen.extend(self.stderr.coming.try_iter());
+        let line = line.unwrap_or_else(|| panic!("no event {name}: {}\n{}", self.stdout.seen, self.stderr.seen));
+        serde_json::from_str(&line).expect("each line is JSON")
+    }
+
+    /// Waits for the next line of stderr with these words in it.
+    #[track_caller]
+    pub fn said(&mut self, words: &str) {
+        let found = self.stderr.find(|line| line.contains(words));
+        assert!(found.is_some(), "{words:?} is not in: {}", self.stderr.seen);
+    }
+
+    /// Whether it has ended by now.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
     }
 
     /// Waits for its end.
     pub fn wait(mut self) -> Output {
-        let read = |pipe: Option<Box<dyn std::io::Read + Send>>| {
-            std::thread::spawn(move || {
-                let mut bytes = Vec::new();
-                if let Some(mut pipe) = pipe {
-                    pipe.read_to_end(&mut bytes).expect("a pipe can be read");
-                }
-                String::from_utf8(bytes).expect("the command writes UTF-8")
-            })
-        };
-        let stdout = read(self.child.stdout.take().map(|pipe| Box::new(pipe) as Box<_>));
-        let stderr = read(self.child.stderr.take().map(|pipe| Box::new(pipe) as Box<_>));
+        // All of it first: the command may wait for its reader.
+        let (stdout, stderr) = (self.stdout.rest(), self.stderr.rest());
         let status = self.child.wait().expect("it is our child").code();
-        let text = |thread: std::thread::JoinHandle<String>| thread.join().expect("the reader does not panic");
-        Output { status, stdout: text(stdout), stderr: text(stderr) }
+        Output { status, stdout, stderr }
     }
+}
+
+impl Lines {
+    fn of(pipe: impl Read + Send + 'static) -> Self {
+        let (sender, coming) = channel();
+        std::thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while pipe.read_until(b'\n', &mut line).expect("a pipe can be read") > 0 {
+                let text = String::from_utf8(std::mem::take(&mut line)).expect("the command writes UTF-8");
+                if sender.send(text).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { coming, seen: String::new() }
+    }
+
+    /// The next line of this kind, within the time that tests wait for anything.
+    fn find(&mut self, is_it: impl Fn(&str) -> bool) -> Option<String> {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let line = match self.coming.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+            };
+            self.seen.push_str(&line);
+            if is_it(&line) {
+                return Some(line);
+            }
+        }
+    }
+
+    /// Everything, once the command has closed it.
+    fn rest(&mut self) -> String {
+        self.seen.extend(self.coming.iter());
+        std::mem::take(&mut self.seen)
+    }
+}
+
+/// `kill -NAME PID`.
+#[track_caller]
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill can be run");
+    assert!(status.success(), "there is no process {pid}");
 }
 
 impl Drop for Running {

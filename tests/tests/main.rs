@@ -1,9 +1,12 @@
 //! All integration tests, as one program: one link, one server.
 
 mod bad_input;
+mod checker;
 mod command;
+mod crash;
 mod embedded;
 mod examples;
+mod faults;
 mod hostile;
 mod scenarios;
 mod store;

@@ -384,6 +384,23 @@ async fn the_claim_finds_its_rows_by_their_place_under_a_generic_plan() {
     assert!(plan.contains("Tid Scan on job_ready"), "{plan}");
 }
 
+/// While a table is small every such index seems as good as the primary key, and the check of a foreign key keeps the
+/// plan it made then: with another index it reads all of the tenant's rows for each row that is checked.
+#[tokio::test]
+async fn of_a_table_that_foreign_keys_name_only_the_primary_key_begins_with_the_tenant() {
+    let bench = Bench::new().await;
+    let mistakable: Vec<String> = sqlx::query_scalar(
+        "select i.indexrelid::regclass::text from pg_index i
+         join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+         where a.attname = 'tenant_id' and not i.indisprimary and i.indpred is null
+           and exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = i.indrelid)",
+    )
+    .fetch_all(&bench.database.pool().await)
+    .await
+    .unwrap();
+    assert_eq!(mistakable, Vec::<String>::new());
+}
+
 /// The statement as the program has it, from what its build checked.
 fn claim_statement() -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../.sqlx");

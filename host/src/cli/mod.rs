@@ -1,7 +1,7 @@
 //! The command line: one file per command, each from its arguments to what it prints and how it ends.
 //!
 //! A command decides nothing of its own: the verbs are in [`crate::app`], the reading in [`crate::store`]. What is
-//! printed is made by pure functions to text, and leaves through [`print`]. What an ending means to the shell is decided
+//! printed is made by pure functions to text, and leaves through [`mod@print`]. What an ending means to the shell is decided
 //! in `main.rs`.
 
 pub mod arguments;

@@ -47,12 +47,12 @@ pub fn bytes() -> impl Write + Send {
     io::stdout()
 }
 
-/// Writes what [`bytes`] still holds.
+/// Writes what `bytes` still holds.
 pub fn flushed() -> anyhow::Result<()> {
     written(io::stdout().flush())
 }
 
-/// Turns an error of [`bytes`] into [`Closed`] where it is that.
+/// Turns an error of `bytes` into [`Closed`] where it is that.
 pub fn written(result: io::Result<()>) -> anyhow::Result<()> {
     match result {
         Ok(()) => Ok(()),

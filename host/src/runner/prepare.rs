@@ -190,11 +190,13 @@ pub(super) async fn prepare_jobs(shared: &Arc<Shared>, claims: Vec<Claim>) {
             Err(obstacle) => shared.finish(stopped_by(shared, claim, run, name, obstacle)),
         }
     }
-    let wanted = match end_with_earlier_results(shared, known).await {
+    // The keys first: whoever had one before has committed, and its result is there to be found.
+    let first = keep_first_of_each_recipe(shared, known).await;
+    let wanted = match end_with_earlier_results(shared, first).await {
         Ok(wanted) => wanted,
         Err(jobs) => return jobs.into_iter().for_each(|job| shared.finish(job.finished(Ending::Released))),
     };
-    for job in keep_first_of_each_recipe(shared, wanted).await {
+    for job in wanted {
         let (claim, run, name) = (job.claim.clone(), job.run, job.name());
         match equip(shared, job).await {
             Ok(prepared) => {

@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The server cannot be reached, went away, or cannot do it for now: worth trying again.
-    #[error("the database is in trouble while {doing}")]
+    #[error("the database is unavailable while {doing}")]
     Unavailable {
         /// What was being done.
         doing: &'static str,

@@ -176,3 +176,79 @@ fn listing(ctx: &Context) -> Result<String> {
     }
     Ok(listed)
 }
+
+/// Is made only when the test says so: reads until there is a file `go`, and is what that file says.
+#[asset(requires(counter = files("looks for the word to go on")))]
+fn waits(ctx: &Context) -> Result<String> {
+    wait_for_go(ctx)
+}
+
+/// Needs what waits.
+#[asset(inputs(waits = "waits"))]
+fn after_waits(ctx: &Context) -> Result<String> {
+    Ok(format!("after {}", ctx.input("waits")?.text()?))
+}
+
+/// Reads the shelf before it waits, and once more after that.
+#[asset(requires(
+    shelf = files("lists what is on the shelf"),
+    counter = files("looks for the word to go on"),
+))]
+fn reads_for_long(ctx: &Context) -> Result<String> {
+    let shelf = ctx.directory("shelf")?;
+    let mut before = 0;
+    for entry in shelf.entries() {
+        before += entry?.size;
+    }
+    wait_for_go(ctx)?;
+    let mut after = 0;
+    for entry in shelf.entries() {
+        after += entry?.size;
+    }
+    Ok(format!("{before} {after}"))
+}
+
+fn wait_for_go(ctx: &Context) -> Result<String> {
+    let counter = ctx.directory("counter")?;
+    loop {
+        match counter.text("go") {
+            // A file that is being written is empty for a moment.
+            Ok(text) if text.is_empty() => {}
+            Ok(text) => return Ok(text),
+            Err(error) if error.capability_error() == Some(&CapabilityError::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Everything that reached it: configuration, partition, and what its grant lets it see.
+#[asset(
+    partitions(key = static_keys("p1", "value|with|pipes")),
+    requires(shelf = files("lists what is on the shelf")),
+)]
+fn echo(ctx: &Context) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Config {
+        words: Vec<String>,
+        nested: Option<Nested>,
+    }
+    #[derive(Deserialize)]
+    struct Nested {
+        number: i64,
+    }
+    let Config { words, nested } = ctx.config()?;
+    let mut files = Vec::new();
+    for entry in ctx.directory("shelf")?.entries() {
+        files.push(entry?.path);
+    }
+    let number = nested.map(|nested| nested.number);
+    Ok(format!("{} {} {words:?} {number:?} {files:?}", ctx.asset(), ctx.partition().key("key")?))
+}
+
+/// Reads what is made early and what is made late.
+#[asset(inputs(numbers = "numbers", doubled = "doubled"))]
+fn early_and_late(ctx: &Context) -> Result<Json<usize>> {
+    let numbers: Vec<i64> = ctx.input("numbers")?.json()?;
+    let doubled: Vec<i64> = ctx.input("doubled")?.json()?;
+    Ok(Json(numbers.len() + doubled.len()))
+}

@@ -1,0 +1,372 @@
+//! What must hold of a database and its blobs at every moment, whatever broke: read as a whole, and told as a list of
+//! what does not hold.
+//!
+//! It knows nothing of how rows come to be. Each rule is one question to the database that answers with a line for
+//! each violation, all of one snapshot; the bytes are read after it, because they are there before their rows.
+
+use std::{fs, path::Path};
+
+use flowstone::blob::Digest;
+use flowstone_tests::{Database, Flowstone, pipeline::Scenario};
+use sqlx::{PgConnection, PgPool, Row as _};
+
+/// Asserts that everything holds.
+#[track_caller]
+pub fn assert_sound(violations: &[String]) {
+    assert!(violations.is_empty(), "the database is not sound:\n{}", violations.join("\n"));
+}
+
+/// Everything that does not hold.
+pub async fn violations(pool: &PgPool, blobs: &Path) -> Vec<String> {
+    let mut snapshot = pool.begin().await.unwrap();
+    sqlx::query("set transaction isolation level repeatable read read only").execute(&mut *snapshot).await.unwrap();
+    violations_in(&mut snapshot, blobs).await
+}
+
+async fn violations_in(snapshot: &mut PgConnection, blobs: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for (rule, question) in RULES {
+        let violations: Vec<String> = sqlx::query_scalar(*question)
+            .fetch_all(&mut *snapshot)
+            .await
+            .unwrap_or_else(|error| panic!("the rule `{rule}` cannot be asked: {error}"));
+        found.extend(violations.into_iter().map(|what| format!("{rule}: {what}")));
+    }
+    let stored = sqlx::query("select tenant_id, digest, size_bytes from blob where bytes is null")
+        .fetch_all(&mut *snapshot)
+        .await
+        .unwrap();
+    for row in stored {
+        let (tenant, digest, size): (String, Vec<u8>, i64) = (row.get(0), row.get(1), row.get(2));
+        let digest = Digest(digest.try_into().unwrap());
+        found.extend(wrong_file(blobs, &tenant, digest, size).map(|what| format!("a stored blob is its file: {what}")));
+    }
+    found
+}
+
+fn wrong_file(blobs: &Path, tenant: &str, digest: Digest, size: i64) -> Option<String> {
+    let name = digest.to_string();
+    match fs::read(blobs.join(tenant).join(&name[..2]).join(&name)) {
+        Err(error) => Some(format!("{name}: {error}")),
+        Ok(bytes) if bytes.len() as i64 != size => Some(format!("{name} has {} bytes, not {size}", bytes.len())),
+        Ok(bytes) if Digest::of(&bytes) != digest => Some(format!("{name} has other bytes")),
+        Ok(_) => None,
+    }
+}
+
+const RULES: &[(&str, &str)] = &[
+    (
+        "a job is in exactly one place",
+        "select format('job %s is in %s', job_id, places) from (
+             select j.job_id, array_remove(array[
+                 case when exists (select from job_blocked p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'blocked' end,
+                 case when exists (select from job_ready p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'ready' end,
+                 case when exists (select from job_deferred p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'deferred' end,
+                 case when exists (select from job_lease p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'lease' end,
+                 case when exists (select from job_end p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'end' end
+             ], null) as places from job j) as places_of_jobs
+         where cardinality(places) <> 1",
+    ),
+    (
+        "a job makes at most one materialization",
+        "select format('job %s made %s', job_id, count(*)) from materialization group by tenant_id, job_id having count(*) > 1",
+    ),
+    (
+        "what is pure is made once, unless it is forced or invalidated",
+        "select format('%s of %s was made again by job %s', m.partition_key, a.name, m.job_id)
+         from materialization m
+         join asset a using (tenant_id, asset_id)
+         join asset_version v using (tenant_id, asset_version_id)
+         left join job j on j.tenant_id = m.tenant_id and j.job_id = m.job_id
+         where m.reused_from is null and (v.settings->>'pure')::boolean and j.forced is not true
+           and exists (select from materialization e
+               where e.tenant_id = m.tenant_id and e.asset_id = m.asset_id and e.partition_key = m.partition_key
+                 and e.recipe = m.recipe and e.sequence < m.sequence
+                 and not exists (select from invalidation i
+                     where i.tenant_id = e.tenant_id and i.materialization_id = e.materialization_id))",
+    ),
+    (
+        "a job that succeeded has its materialization",
+        "select format('job %s (%s of %s): materialization %s', j.job_id, j.partition_key, v.asset_id, e.materialization_id)
+         from job_end e
+         join job j using (tenant_id, job_id)
+         join asset_version v using (tenant_id, asset_version_id)
+         left join materialization m
+             on m.tenant_id = e.tenant_id and m.materialization_id = e.materialization_id
+             and m.asset_id = v.asset_id and m.partition_key = j.partition_key
+         where e.state = 'succeeded' and (m.materialization_id is null
+             -- Its own, or one that was there before it ended.
+             or not case when m.job_id = e.job_id then m.run_id = j.run_id and e.reused = (m.reused_from is not null)
+                         else e.reused and m.created_at <= e.ended_at end)",
+    ),
+    (
+        "a materialization has a job that ended with it",
+        "select format('%s, of job %s', m.materialization_id, m.job_id) from materialization m
+         where not exists (select from job_end e where e.tenant_id = m.tenant_id and e.job_id = m.job_id
+             and e.materialization_id = m.materialization_id and e.state = 'succeeded')",
+    ),
+    (
+        "what is used again has the output and the recipe of what was made",
+        "select m.materialization_id::text from materialization m
+         left join materialization o on o.tenant_id = m.tenant_id and o.materialization_id = m.reused_from
+         where m.reused_from is not null and (o.output_digest, o.recipe, o.asset_id, o.partition_key)
+             is distinct from (m.output_digest, m.recipe, m.asset_id, m.partition_key)",
+    ),
+    (
+        "lineage is what the job was given",
+        "with given as (
+             select m.tenant_id, m.materialization_id, i.input, i.position,
+                    coalesce(i.materialization_id, e.materialization_id) as upstream
+             from materialization m
+             join job_input i on i.tenant_id = m.tenant_id and i.job_id = m.job_id
+             left join job_end e on e.tenant_id = i.tenant_id and e.job_id = i.upstream_job_id
+             where coalesce(i.materialization_id, e.materialization_id) is not null),
+         drawn as (
+             select tenant_id, materialization_id, input, position, upstream_materialization_id as upstream
+             from lineage_edge)
+         select format('%s was given %s, and no edge says so', materialization_id, input)
+         from (select * from given except select * from drawn) as missing
+         union all
+         select format('%s has an edge %s that it was not given', materialization_id, input)
+         from (select * from drawn except select * from given) as invented",
+    ),
+    (
+        "an edge joins materializations that exist",
+        "select format('%s -> %s', l.materialization_id, l.upstream_materialization_id) from lineage_edge l
+         left join materialization m on m.tenant_id = l.tenant_id and m.materialization_id = l.materialization_id
+         left join materialization u on u.tenant_id = l.tenant_id and u.materialization_id = l.upstream_materialization_id
+         where m.materialization_id is null or u.materialization_id is null or u.sequence >= m.sequence",
+    ),
+    (
+        "an output is a blob of its size",
+        "select format('%s of %s', encode(m.output_digest, 'hex'), m.materialization_id) from materialization m
+         left join blob b on b.tenant_id = m.tenant_id and b.digest = m.output_digest
+         where b.size_bytes is distinct from m.size_bytes",
+    ),
+    (
+        "an inline blob has its digest and its size",
+        "select encode(digest, 'hex') from blob
+         where bytes is not null and (sha256(bytes) <> digest or octet_length(bytes) <> size_bytes)",
+    ),
+    (
+        "a run counts what ended",
+        "select format('run %s says %s, and its jobs say %s', r.run_id,
+             (r.jobs, r.succeeded, r.reused, r.skipped, r.failed, r.cancelled),
+             (c.jobs, c.succeeded, c.reused, c.skipped, c.failed, c.cancelled))
+         from run r cross join lateral (
+             select count(*) as jobs, count(*) filter (where e.state = 'succeeded') as succeeded,
+                 count(*) filter (where e.reused) as reused, count(*) filter (where e.state = 'skipped') as skipped,
+                 count(*) filter (where e.state = 'failed') as failed,
+                 count(*) filter (where e.state = 'cancelled') as cancelled
+             from job j left join job_end e using (tenant_id, job_id)
+             where j.tenant_id = r.tenant_id and j.run_id = r.run_id) as c
+         where (r.jobs, r.succeeded, r.reused, r.skipped, r.failed, r.cancelled)
+             <> (c.jobs, c.succeeded, c.reused, c.skipped, c.failed, c.cancelled)",
+    ),
+    (
+        "a run is over when its jobs are",
+        "select format('run %s is %s', r.run_id, r.state) from run r
+         where (r.state = 'running') <> exists (select from job j where j.tenant_id = r.tenant_id and j.run_id = r.run_id
+             and not exists (select from job_end e where e.tenant_id = j.tenant_id and e.job_id = j.job_id))",
+    ),
+    (
+        "only a guest's verdict is charged",
+        "select format('attempt %s of job %s: %s', attempt_id, job_id, verdict) from attempt
+         where charged and verdict not in ('succeeded', 'skipped', 'suspended', 'failed', 'trapped', 'out-of-fuel',
+             'out-of-memory', 'timed-out', 'output-too-large', 'denied')",
+    ),
+    (
+        "a job carries the count of its charged attempts",
+        "select format('job %s carries %s', p.job_id, p.charged) from (
+             select tenant_id, job_id, charged from job_ready
+             union all select tenant_id, job_id, charged from job_deferred
+             union all select tenant_id, job_id, charged from job_lease) as p
+         where p.charged <> (select count(*) from attempt t
+             where t.tenant_id = p.tenant_id and t.job_id = p.job_id and t.charged)",
+    ),
+    (
+        "a success that counts and a new materialization are the same",
+        "select format('job %s: attempt %s, materialization %s', coalesce(t.job_id, m.job_id), t.attempt_id, m.materialization_id)
+         from (select * from attempt where verdict = 'succeeded' and charged) as t
+         full join (select * from materialization where reused_from is null) as m
+             on m.tenant_id = t.tenant_id and m.attempt_id = t.attempt_id and m.job_id = t.job_id
+         where t.attempt_id is null or m.materialization_id is null",
+    ),
+    (
+        "an in-flight key belongs to a lease",
+        "select format('of job %s', i.job_id) from inflight i
+         where not exists (select from job_lease l where l.tenant_id = i.tenant_id and l.job_id = i.job_id)",
+    ),
+    (
+        "a blocked job counts the inputs that are to come",
+        "select format('job %s waits for %s, and %s are to come', b.job_id, b.remaining, c.to_come)
+         from job_blocked b cross join lateral (
+             select count(*) as to_come from job_input i
+             where i.tenant_id = b.tenant_id and i.job_id = b.job_id and i.upstream_job_id is not null
+               and not exists (select from job_end e where e.tenant_id = i.tenant_id and e.job_id = i.upstream_job_id)) as c
+         where b.remaining <> c.to_come or b.remaining = 0",
+    ),
+    (
+        "what can be claimed waits for nothing",
+        "select format('job %s', p.job_id) from (
+             select tenant_id, job_id from job_ready
+             union all select tenant_id, job_id from job_deferred
+             union all select tenant_id, job_id from job_lease) as p
+         join job_input i using (tenant_id, job_id)
+         where i.upstream_job_id is not null
+           and not exists (select from job_end e where e.tenant_id = i.tenant_id and e.job_id = i.upstream_job_id)",
+    ),
+    (
+        "a staged file belongs to a materialization that an attempt made",
+        "select format('%s of %s', s.path, s.materialization_id) from staged_file s
+         left join materialization m using (tenant_id, materialization_id)
+         left join blob b on b.tenant_id = s.tenant_id and b.digest = s.digest
+         where m.materialization_id is null or m.reused_from is not null or (s.digest is not null and b.digest is null)",
+    ),
+    (
+        "each end is told once, in audit and outbox",
+        "select format('job %s ended %s, and is told as %s', coalesce(e.job_id::text, t.job), e.state, t.told)
+         from job_end e
+         full join (
+             select job, array_agg(told order by told) as told from (
+                 select details->>'job' as job, 'audit ' || action as told from audit where action like 'job.%'
+                 union all select payload->>'job', 'outbox ' || topic from outbox where topic like 'job.%') as each
+             group by job) as t on t.job = e.job_id::text
+         where t.told is distinct from array['audit job.' || e.state, 'outbox job.' || e.state]",
+    ),
+    (
+        "the end of a run is told once",
+        "select format('run %s is %s, and is told as %s', r.run_id, r.state, t.told)
+         from run r
+         left join (select payload->>'run' as run, array_agg(topic) as told from outbox where topic like 'run.%'
+             group by payload->>'run') as t on t.run = r.run_id::text
+         where r.jobs > 0
+           and t.told is distinct from case when r.state <> 'running' then array['run.' || r.state] end",
+    ),
+];
+
+#[tokio::test]
+async fn the_checker_finds_what_is_wrong() {
+    let database = Database::new().await;
+    let scenario = Scenario::with(Flowstone::on(&database), "");
+    scenario.run(&["sum", "after_large", "despite_broken", "unique"], 1);
+    let blobs = scenario.flowstone.state_dir().join("blobs");
+    let pool = database.pool().await;
+    assert_sound(&violations(&pool, &blobs).await);
+
+    for (breakage, rule) in BREAKAGES {
+        let mut undone = pool.begin().await.unwrap();
+        sqlx::raw_sql(WITHOUT_CONSTRAINTS).execute(&mut *undone).await.unwrap();
+        sqlx::raw_sql(*breakage).execute(&mut *undone).await.unwrap_or_else(|error| panic!("{breakage}: {error}"));
+        let found = violations_in(&mut undone, &blobs).await;
+        assert!(found.iter().any(|line| line.starts_with(rule)), "{breakage}\nbreaks `{rule}`, found {found:#?}");
+        undone.rollback().await.unwrap();
+    }
+    let known: Vec<&str> = BREAKAGES.iter().map(|(_, rule)| *rule).collect();
+    for (rule, _) in RULES {
+        assert!(known.contains(rule), "no breakage proves the rule `{rule}`");
+    }
+
+    let stored: Vec<u8> =
+        sqlx::query_scalar("select digest from blob where size_bytes = 800000").fetch_one(&pool).await.unwrap();
+    let name = Digest(stored.try_into().unwrap()).to_string();
+    let file = blobs.join("default").join(&name[..2]).join(&name);
+    let bytes = fs::read(&file).unwrap();
+    for broken in [&bytes[1..], &[&[1], &bytes[1..]].concat()] {
+        fs::write(&file, broken).unwrap();
+        assert_eq!(violations(&pool, &blobs).await.len(), 1);
+    }
+    fs::remove_file(&file).unwrap();
+    assert_eq!(violations(&pool, &blobs).await.len(), 1);
+}
+
+const WITHOUT_CONSTRAINTS: &str = "do $$
+declare found record;
+begin
+    for found in select conrelid::regclass as owner, conname from pg_constraint
+        join pg_namespace on pg_namespace.oid = connamespace
+        where nspname = 'public' and contype in ('c', 'f', 'u') and conparentid = 0 and coninhcount = 0
+    loop
+        execute format('alter table %s drop constraint %I cascade', found.owner, found.conname);
+    end loop;
+    drop trigger audit_is_append_only on audit;
+end $$";
+
+/// A change, and the rule that it breaks.
+const BREAKAGES: &[(&str, &str)] = &[
+    ("insert into job_ready (tenant_id, job_id) select tenant_id, job_id from job_end limit 1", "a job is in exactly one place"),
+    ("delete from job_end where state = 'failed'", "a job is in exactly one place"),
+    (
+        "update materialization m set job_id = (select min(o.job_id::text)::uuid from materialization o)",
+        "a job makes at most one materialization",
+    ),
+    (
+        "update materialization m set recipe = o.recipe, asset_id = o.asset_id, asset_version_id = o.asset_version_id
+         from materialization o where o.sequence = 1 and m.reused_from is null",
+        "what is pure is made once, unless it is forced or invalidated",
+    ),
+    (
+        "update materialization set partition_key = 'key=static:p1' where sequence = 1",
+        "a job that succeeded has its materialization",
+    ),
+    (
+        "update job_end set reused = true where state = 'succeeded'",
+        "a job that succeeded has its materialization",
+    ),
+    (
+        "update job_end set state = 'failed', materialization_id = null, cause = 'broken' where state = 'succeeded'",
+        "a materialization has a job that ended with it",
+    ),
+    (
+        "update materialization m set reused_from = o.materialization_id from materialization o
+         where o.sequence = 1 and m.sequence <> 1",
+        "what is used again has the output and the recipe of what was made",
+    ),
+    ("delete from lineage_edge", "lineage is what the job was given"),
+    (
+        "insert into lineage_edge select tenant_id, materialization_id, 'other', 0, upstream_materialization_id, 0
+         from lineage_edge",
+        "lineage is what the job was given",
+    ),
+    ("update lineage_edge set upstream_materialization_id = gen_random_uuid()", "an edge joins materializations that exist"),
+    ("update lineage_edge set upstream_materialization_id = materialization_id", "an edge joins materializations that exist"),
+    ("update materialization set size_bytes = size_bytes + 1", "an output is a blob of its size"),
+    ("update blob set bytes = bytes || '\\x00' where bytes is not null", "an inline blob has its digest and its size"),
+    ("update run set succeeded = succeeded - 1", "a run counts what ended"),
+    ("update run set state = 'running', finished_at = null", "a run is over when its jobs are"),
+    ("update attempt set verdict = 'lost' where charged", "only a guest's verdict is charged"),
+    (
+        "insert into job_ready (tenant_id, job_id, charged) select tenant_id, job_id, 2 from job_end limit 1",
+        "a job carries the count of its charged attempts",
+    ),
+    ("delete from attempt where verdict = 'succeeded'", "a success that counts and a new materialization are the same"),
+    (
+        "update attempt set verdict = 'succeeded' where verdict = 'failed'",
+        "a success that counts and a new materialization are the same",
+    ),
+    (
+        "insert into inflight select tenant_id, asset_id, partition_key, recipe, job_id from materialization limit 1",
+        "an in-flight key belongs to a lease",
+    ),
+    (
+        "insert into job_blocked select tenant_id, job_id, 1 from job_end limit 1",
+        "a blocked job counts the inputs that are to come",
+    ),
+    (
+        "insert into job_ready (tenant_id, job_id) select tenant_id, job_id from job_input where upstream_job_id is not null;
+         delete from job_end",
+        "what can be claimed waits for nothing",
+    ),
+    (
+        "insert into staged_file select tenant_id, gen_random_uuid(), 'counter', 'count', digest from blob limit 1",
+        "a staged file belongs to a materialization that an attempt made",
+    ),
+    ("update audit set action = 'job.failed' where action = 'job.succeeded'", "each end is told once, in audit and outbox"),
+    ("delete from outbox where topic = 'job.succeeded'", "each end is told once, in audit and outbox"),
+    (
+        "insert into audit (tenant_id, actor, action, subject, details)
+         select tenant_id, actor, action, subject, details from audit where action like 'job.%'",
+        "each end is told once, in audit and outbox",
+    ),
+    ("delete from outbox where topic like 'run.%'", "the end of a run is told once"),
+];
