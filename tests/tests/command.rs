@@ -38,7 +38,11 @@ fn every_command_has_help_with_an_example() {
         assert!(help.stdout.contains("Usage:") && help.stderr.is_empty(), "{}", help.stderr);
     }
     let mistyped = flowstone.run(["rnu"]).expect_status(2);
-    assert!(mistyped.stdout.is_empty() && mistyped.stderr.contains("'run'"), "{}", mistyped.stderr);
+    assert!(
+        mistyped.stdout.is_empty() && mistyped.stderr.contains("a similar subcommand exists"),
+        "{}",
+        mistyped.stderr
+    );
     assert!(!flowstone.state_dir().exists(), "help leaves nothing behind");
 }
 

