@@ -45,7 +45,7 @@ create table resource (
     settings            jsonb            not null,
     primary key (tenant_id, pipeline_version_id, name),
     foreign key (tenant_id, pipeline_version_id) references pipeline_version,
-    constraint resource_kind_is_known check (kind in ('directory'))
+    constraint resource_kind_is_known check (kind in ('directory', 'http', 'key-value', 'sql', 'secret', 'clock', 'random'))
 );
 
 -- The asset whatever its version: materializations belong to it, so that a new deploy keeps the history.

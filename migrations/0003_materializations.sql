@@ -69,13 +69,15 @@ create table lineage_edge (
 
 create index lineage_edge_by_upstream on lineage_edge (upstream_materialization_id, tenant_id);
 
--- What came from outside: a granted directory as it was when the attempt read it.
+-- What came from outside: a granted directory as it was when the attempt read it, or what was read of something else.
 create table external_read (
     tenant_id          text collate "C" not null,
     materialization_id uuid             not null,
     resource           text collate "C" not null,
+    kind               text collate "C" not null,
     digest             bytea            not null,
-    files              bigint           not null,
+    -- Files of a directory; answers, keys or rows of other kinds.
+    items              bigint           not null,
     size_bytes         bigint           not null,
     primary key (tenant_id, materialization_id, resource),
     foreign key (tenant_id, materialization_id) references materialization

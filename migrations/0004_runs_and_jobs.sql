@@ -113,6 +113,8 @@ create table attempt (
     log_dropped       bigint      not null,
     -- What was refused, each with the manifest line that would grant it.
     denials           jsonb,
+    -- What was done with what was granted: capability, resource, operation, target, result, calls, bytes.
+    uses              jsonb,
     primary key (tenant_id, attempt_id),
     foreign key (tenant_id, job_id) references job,
     constraint attempt_verdict_is_known check (verdict in (

@@ -221,7 +221,10 @@ pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 pub const READERS_OPEN_MAX: usize = 256;
 /// Denials kept of one attempt: enough to see what it wanted, and a loop of them fits a row.
 pub const DENIALS_MAX: usize = 64;
-/// Bytes kept of a name or path that a guest asked for and was denied.
+/// Kinds of use that one capability keeps apart in one attempt: a few kilobytes of its row; targets past that are
+/// counted together.
+pub const USES_MAX: usize = 256;
+/// Bytes kept of a name or path that a guest asked for.
 pub const DENIED_NAME_BYTES_MAX: usize = 256;
 /// Bytes of one line of log; the rest of it is cut off.
 pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;

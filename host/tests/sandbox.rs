@@ -16,7 +16,10 @@ use flowstone::{
     },
     engine::{Retry, Verdict},
     limit::CHUNK_BYTES_MAX,
-    pipeline::policy::{Access, DirectoryGrant, Limits},
+    pipeline::{
+        policy::Limits,
+        resource::{Access, DirectoryGrant},
+    },
 };
 use support::{Guest, Host, RESULT, RETURNED, word};
 use tokio_util::sync::CancellationToken;
@@ -326,7 +329,7 @@ async fn a_granted_directory_is_read_and_writes_are_staged() {
     fs::create_dir(&data).unwrap();
     fs::write(data.join("a.csv"), "1,2,3").unwrap();
     let mut attempt = host.attempt(&read_and_append()).await;
-    attempt.directories = vec![Directory {
+    attempt.reach.directories = vec![Directory {
         directory: Dir::open_ambient_dir(&data, ambient_authority()).unwrap(),
         grant: DirectoryGrant {
             resource: "station".into(),

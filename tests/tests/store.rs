@@ -124,6 +124,7 @@ impl Bench {
             log_bytes: 0,
             log_dropped: 0,
             denials: None,
+            uses: None,
         };
         FinishedJob { claim, run, name: "a".to_owned(), attempt: Some(attempt), ending }
     }

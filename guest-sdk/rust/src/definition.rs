@@ -134,4 +134,8 @@ pub struct Requirement {
 pub enum Capability {
     /// A directory: see [`crate::files`].
     Files,
+    /// The real time: `std::time` then tells it, instead of the job's.
+    Clock,
+    /// Real randomness: `wasi:random` then gives it, instead of numbers that follow from the recipe.
+    Random,
 }

@@ -20,7 +20,8 @@ use crate::{
     pipeline::{
         asset::{AssetDefinition, Capability},
         diagnostic::{Diagnostic, did_you_mean},
-        manifest::{Manifest, Resource, parse_manifest},
+        manifest::{Manifest, parse_manifest},
+        resource::Resource,
         validate::{Bound, BoundAsset, DescribedComponent, validate},
     },
     store::pipelines::{NewAssetVersion, NewPipelineVersion},
@@ -229,15 +230,25 @@ enum Trouble {
 }
 
 impl Checked {
+    /// A resource whose paths no longer depend on where the manifest is.
+    fn placed(&self, resource: &Resource) -> Resource {
+        match resource {
+            Resource::Directory { path, access } => {
+                Resource::Directory { path: self.folder.join(path).display().to_string(), access: *access }
+            }
+            other => other.clone(),
+        }
+    }
+
     fn version(&self, tenant: &str, components: Vec<Stored>) -> Result<NewPipelineVersion, AppError> {
         let mut digest = DigestWriter::default();
         let mut resources = Vec::new();
         for (name, resource) in &self.manifest.resources {
-            let Resource::Directory { path, access } = resource;
-            let settings = serde_json::json!({ "path": self.folder.join(path), "access": access });
+            let settings = serde_json::to_value(self.placed(resource))
+                .map_err(|error| AppError::host(format!("store resource `{name}`"), error))?;
             digest.field(name.as_bytes());
             digest.field(settings.to_string().as_bytes());
-            resources.push((name.clone(), "directory", settings));
+            resources.push((name.clone(), resource.capability().resource_kind(), settings));
         }
         let mut assets = Vec::new();
         for asset in &self.bound.assets {
@@ -294,7 +305,7 @@ fn read_component(path: &Path) -> Result<Vec<u8>, Trouble> {
 fn check_resources(manifest: &Manifest, folder: &Path) -> Vec<Diagnostic> {
     let mut mistakes = Vec::new();
     for (name, resource) in &manifest.resources {
-        let Resource::Directory { path, .. } = resource;
+        let Resource::Directory { path, .. } = resource else { continue };
         let full = folder.join(path);
         if full.is_dir() {
             continue;

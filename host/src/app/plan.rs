@@ -10,8 +10,8 @@ use crate::{
     pipeline::{
         partition::PartitionKey,
         plan::{Force, Known, Latest, Plan, Request, key_spaces, plan},
-        policy::{Access, DirectoryGrant},
         recipe::{RecipeParts, SourceFingerprint},
+        resource::{Access, Grant},
         selection::resolve_selection,
         validate::BoundAsset,
     },
@@ -94,7 +94,7 @@ impl App {
             .into_iter()
             .filter_map(|resource| Some((resource.name, PathBuf::from(resource.settings.get("path")?.as_str()?))))
             .collect();
-        let grants: Vec<Vec<DirectoryGrant>> = pipeline.assets.iter().map(|asset| asset.bound.grants.clone()).collect();
+        let grants: Vec<Vec<Grant>> = pipeline.assets.iter().map(|asset| asset.bound.grants.clone()).collect();
         let taken = tokio::task::spawn_blocking(move || {
             let mut cache = FingerprintCache::default();
             grants.iter().map(|grants| fingerprints_of(grants, &paths, &mut cache)).collect()
@@ -104,11 +104,12 @@ impl App {
 }
 
 fn fingerprints_of(
-    grants: &[DirectoryGrant],
+    grants: &[Grant],
     paths: &HashMap<String, PathBuf>,
     cache: &mut FingerprintCache,
 ) -> Result<Vec<SourceFingerprint>, AppError> {
-    let read_only = grants.iter().filter(|grant| grant.access == Access::Read);
+    let directories = grants.iter().filter_map(Grant::directory);
+    let read_only = directories.filter(|grant| grant.access == Access::Read);
     read_only
         .map(|grant| {
             let resource = &grant.resource;

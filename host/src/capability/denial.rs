@@ -44,11 +44,16 @@ impl Denials {
     }
 }
 
+/// The manifest line that grants a resource to an asset, with this grant.
+pub fn remedy(asset: &str, resource: &str, grant: &str) -> String {
+    let resource = toml_key(truncate(resource, DENIED_NAME_BYTES_MAX));
+    format!("[assets.{asset}] grants = {{ {resource} = {grant} }}")
+}
+
 /// The manifest line that grants a path of a directory to an asset.
 pub fn files_remedy(asset: &str, resource: &str, access: &str, path: &str) -> String {
     let path = toml_text(truncate(path, DENIED_NAME_BYTES_MAX));
-    let resource = toml_key(truncate(resource, DENIED_NAME_BYTES_MAX));
-    format!("[assets.{asset}] grants = {{ {resource} = {{ access = \"{access}\", paths = [{path}] }} }}")
+    remedy(asset, resource, &format!("{{ access = \"{access}\", paths = [{path}] }}"))
 }
 
 /// A key of TOML: bare where it can be.
@@ -58,7 +63,7 @@ fn toml_key(name: &str) -> String {
 }
 
 /// A basic string of TOML.
-fn toml_text(text: &str) -> String {
+pub fn toml_text(text: &str) -> String {
     let escaped = text.chars().map(|c| match c {
         '"' | '\\' => format!("\\{c}"),
         c if c.is_control() => format!("\\u{:04X}", c as u32),

@@ -18,8 +18,14 @@ pub mod text;
 
 mod denial;
 mod interrupt;
+mod reach;
 mod refusal;
+mod ungranted;
+mod usage;
 
 pub use denial::{Denial, Denials};
 pub use interrupt::Interrupt;
+pub use reach::Reach;
 pub use refusal::{Abort, Refusal};
+pub use ungranted::Ungranted;
+pub use usage::{Use, Used, Uses};

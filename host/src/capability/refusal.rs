@@ -32,6 +32,20 @@ pub enum Abort {
 }
 
 impl Refusal {
+    /// The word that is recorded for it: what the guest is told, or how the attempt ends.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Guest(CapabilityError::Denied) | Self::Abort(Abort::Denied) => "denied",
+            Self::Guest(CapabilityError::NotFound) => "not-found",
+            Self::Guest(CapabilityError::Conflict) => "conflict",
+            Self::Guest(CapabilityError::LimitReached(_)) => "limit-reached",
+            Self::Guest(CapabilityError::Invalid(_)) => "invalid",
+            Self::Guest(CapabilityError::Unavailable(_)) => "unavailable",
+            Self::Abort(Abort::Interrupted) => "interrupted",
+            Self::Abort(Abort::Exited(_) | Abort::HostFault(_)) => "aborted",
+        }
+    }
+
     /// The call makes no sense as it stands.
     pub fn invalid(why: impl Into<String>) -> Self {
         CapabilityError::Invalid(why.into()).into()

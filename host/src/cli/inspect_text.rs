@@ -93,9 +93,8 @@ fn grant_lines(assets: &[AssetDefinition]) -> Vec<String> {
         if !declared.contains(&&*requirement.resource_name) {
             declared.push(&requirement.resource_name);
             lines.push(format!("[resources.{}]", key(&requirement.resource_name)));
-            lines.push("kind = \"directory\"".to_owned());
-            lines.push("path = \"...\"".to_owned());
-            lines.push("access = \"read\"".to_owned());
+            lines.push(format!("kind = \"{}\"", requirement.capability.resource_kind()));
+            lines.extend(requirement.capability.resource_example().iter().map(|line| (*line).to_owned()));
         }
     }
     for asset in assets.iter().filter(|asset| !asset.requirements.is_empty()) {
@@ -103,7 +102,7 @@ fn grant_lines(assets: &[AssetDefinition]) -> Vec<String> {
         for requirement in &asset.requirements {
             let why = if requirement.reason.is_empty() { String::new() } else { format!("  # {}", requirement.reason) };
             let grant =
-                format!("grants.{} = {{ access = \"read\", paths = [\"**\"] }}", key(&requirement.resource_name));
+                format!("grants.{} = {}", key(&requirement.resource_name), requirement.capability.grant_example());
             lines.push(one_line(&format!("{grant}{why}")).into_owned());
         }
     }
@@ -215,7 +214,6 @@ mod tests {
           [resources.station]
           kind = "directory"
           path = "..."
-          access = "read"
           [assets.monthly]
           grants.station = { access = "read", paths = ["**"] }  # reads the measurements␊[evil]
         "#);

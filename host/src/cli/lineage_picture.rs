@@ -131,8 +131,20 @@ fn node_line(node: &LineageNode) -> String {
 }
 
 fn source_line(source: &ExternalSource) -> String {
-    let (files, size) = (plural(source.files.max(0) as u64, "file"), bytes(source.size_bytes.max(0) as u64));
-    format!("directory `{}`  {}  {files}, {size}", one_line(&source.resource), source.digest.short())
+    let item = match source.kind.as_str() {
+        "directory" => "file",
+        "http" => "answer",
+        "key-value" => "key",
+        "sql" => "row",
+        _ => "item",
+    };
+    let (items, size) = (plural(source.items.max(0) as u64, item), bytes(source.size_bytes.max(0) as u64));
+    format!("{} `{}`  {}  {items}, {size}", one_line(&source.kind), one_line(&source.resource), source.digest.short())
+}
+
+/// How a picture calls it.
+fn source_name(source: &ExternalSource) -> String {
+    format!("{} {}", source.kind, source.resource)
 }
 
 /// The same source in the same state is one thing in a picture, whoever read it.
@@ -172,7 +184,7 @@ fn arrows(lineage: &Lineage) -> Vec<(String, String)> {
 pub fn mermaid(lineage: &Lineage) -> String {
     let mut text = String::from("graph TD\n");
     for (i, source) in distinct_sources(lineage).iter().enumerate() {
-        let label = mermaid_label(&format!("directory {}", source.resource), &source.digest.short());
+        let label = mermaid_label(&source_name(source), &source.digest.short());
         writeln!(text, "    s{i}[(\"{label}\")]").expect(INTO_A_STRING);
     }
     for (i, node) in lineage.nodes.iter().enumerate() {
@@ -204,7 +216,7 @@ fn mermaid_label(name: &str, digest: &str) -> String {
 pub fn dot(lineage: &Lineage) -> String {
     let mut text = String::from("digraph lineage {\n    node [shape=box];\n");
     for (i, source) in distinct_sources(lineage).iter().enumerate() {
-        let label = dot_label(&format!("directory {}", source.resource), &source.digest.short());
+        let label = dot_label(&source_name(source), &source.digest.short());
         writeln!(text, "    s{i} [label=\"{label}\", shape=cylinder];").expect(INTO_A_STRING);
     }
     for (i, node) in lineage.nodes.iter().enumerate() {
@@ -252,8 +264,9 @@ pub fn json(lineage: &Lineage, direction: Direction) -> Value {
         json!({
             "consumer": source.consumer,
             "resource": source.resource,
+            "kind": source.kind,
             "digest": source.digest,
-            "files": source.files,
+            "items": source.items,
             "size_bytes": source.size_bytes,
         })
     });
@@ -289,7 +302,8 @@ mod tests {
 
     fn source(consumer: &LineageNode, resource: &str) -> ExternalSource {
         let digest = Digest::of(resource.as_bytes());
-        ExternalSource { consumer: consumer.id, resource: resource.into(), digest, files: 1, size_bytes: 48_219 }
+        let kind = "directory".into();
+        ExternalSource { consumer: consumer.id, resource: resource.into(), kind, digest, items: 1, size_bytes: 48_219 }
     }
 
     /// report <- two months <- clean <- raw <- a directory; the report reads `clean` itself as well, under two names.

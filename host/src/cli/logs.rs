@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Exit, Mistake,
     arguments::Logs,
-    figures::{bytes, count, duration_us, instant, job, partition},
+    figures::{bytes, count, duration_us, instant, job, partition, plural},
     print::{self, one_line},
     run_id,
     session::Session,
@@ -87,6 +87,19 @@ struct Denial {
     remedy: String,
 }
 
+/// A use as it is stored.
+#[derive(Deserialize)]
+struct Use {
+    capability: String,
+    resource: String,
+    operation: String,
+    #[serde(default)]
+    target: String,
+    result: String,
+    calls: u64,
+    bytes: u64,
+}
+
 /// What is stored as a JSON array, read item by item: what another version wrote differently is left out, not fatal.
 fn items<T: serde::de::DeserializeOwned>(stored: Option<&Value>) -> Vec<T> {
     let items = stored.and_then(Value::as_array).into_iter().flatten();
@@ -116,6 +129,13 @@ fn render(attempt: &AttemptLog) -> String {
         line(format!("  denied  {}", one_line(&what)));
         line(format!("          to grant it: {}", one_line(&denial.remedy)));
     }
+    for used in items::<Use>(attempt.uses.as_ref()) {
+        let target = if used.target.is_empty() { String::new() } else { format!(" `{}`", used.target) };
+        let size = if used.bytes == 0 { String::new() } else { format!(", {}", bytes(used.bytes)) };
+        let result = if used.result == "ok" { String::new() } else { format!(": {}", used.result) };
+        let what = format!("{} `{}`: {}{target}", used.capability, used.resource, used.operation);
+        line(format!("  used    {}  {}{size}{}", one_line(&what), plural(used.calls, "call"), one_line(&result)));
+    }
     for logged in items::<Line>(attempt.log.as_ref()) {
         let fields = logged.fields.iter().map(|field| format!("  {}={}", field.name, field.value));
         let said = format!("{}{}", logged.message, fields.collect::<String>());
@@ -142,6 +162,7 @@ fn attempt_json(attempt: &AttemptLog) -> Value {
         "duration_us": attempt.duration_us,
         "started_at_ms": attempt.started_at_ms,
         "denials": attempt.denials.clone().unwrap_or_else(|| json!([])),
+        "uses": attempt.uses.clone().unwrap_or_else(|| json!([])),
         "log": attempt.log.clone().unwrap_or_else(|| json!([])),
         "log_dropped": attempt.log_dropped,
     })
@@ -173,6 +194,12 @@ mod tests {
                 "capability": "files", "resource": "station", "operation": "read", "target": "../secret",
                 "remedy": "[assets.monthly] grants = { station = { access = \"read\", paths = [\"../secret\"] } }",
             }])),
+            uses: Some(json!([
+                { "capability": "files", "resource": "station", "operation": "read", "target": "a.csv", "result": "ok",
+                  "calls": 2, "bytes": 48_219 },
+                { "capability": "files", "resource": "station", "operation": "read", "target": "../secret",
+                  "result": "denied", "calls": 1, "bytes": 0 },
+            ])),
         }
     }
 
@@ -185,6 +212,8 @@ mod tests {
           second line␛
           denied  files `station`: read of `../secret`
                   to grant it: [assets.monthly] grants = { station = { access = "read", paths = ["../secret"] } }
+          used    files `station`: read `a.csv`  2 calls, 47.1 KiB
+          used    files `station`: read `../secret`  1 call: denied
           info   three rows  rows=3
           warn   ␛[31mforged␊line
           ... and 7 more lines, past the asset's log limit
@@ -198,6 +227,7 @@ mod tests {
             log: None,
             log_dropped: 0,
             denials: None,
+            uses: None,
             charged: false,
             verdict: "lost".into(),
             ..an_attempt()
@@ -235,8 +265,8 @@ mod tests {
 
     #[test]
     fn json_never_omits_a_list() {
-        let value = attempt_json(&AttemptLog { log: None, denials: None, ..an_attempt() });
-        assert_eq!((&value["log"], &value["denials"]), (&json!([]), &json!([])));
+        let value = attempt_json(&AttemptLog { log: None, denials: None, uses: None, ..an_attempt() });
+        assert_eq!((&value["log"], &value["denials"], &value["uses"]), (&json!([]), &json!([]), &json!([])));
         assert_eq!(value["partition"], "2012-01");
     }
 }

@@ -1,23 +1,22 @@
 //! A component that is ready to run: compiled, mapped, and linked for each set of granted capabilities.
 
-use std::sync::OnceLock;
-
-use wasmtime::component::Linker;
-
-use super::{linker::Granted, sandbox::State};
+use super::{
+    linker::{Granted, Linkers, PerGrant},
+    sandbox::State,
+};
 use crate::{bindings::AssetWithFilesPre, blob::Digest};
 
 /// A compiled component. What linking it costs is paid once, not in every attempt.
 pub struct Component {
     digest: Digest,
     compiled: wasmtime::component::Component,
-    linked: [OnceLock<AssetWithFilesPre<State>>; Granted::ALL.len()],
+    linked: PerGrant<AssetWithFilesPre<State>>,
 }
 
 impl Component {
     /// Of compiled code that was loaded.
     pub(super) fn new(digest: Digest, compiled: wasmtime::component::Component) -> Self {
-        Self { digest, compiled, linked: Default::default() }
+        Self { digest, compiled, linked: PerGrant::default() }
     }
 
     /// Of the uploaded bytes.
@@ -26,18 +25,9 @@ impl Component {
     }
 
     /// The component with its imports connected; an error when an import or an export does not fit.
-    pub(super) fn linked(
-        &self,
-        linkers: &[Linker<State>; Granted::ALL.len()],
-        granted: Granted,
-    ) -> wasmtime::Result<&AssetWithFilesPre<State>> {
-        let slot = &self.linked[granted.index()];
-        if let Some(linked) = slot.get() {
-            return Ok(linked);
-        }
-        let linked = AssetWithFilesPre::new(linkers[granted.index()].instantiate_pre(&self.compiled)?)?;
-        // Another attempt may have been faster; both made the same.
-        Ok(slot.get_or_init(|| linked))
+    pub(super) fn linked(&self, linkers: &Linkers, granted: Granted) -> wasmtime::Result<&AssetWithFilesPre<State>> {
+        self.linked
+            .get_or_try_make(granted, || AssetWithFilesPre::new(linkers.get(granted)?.instantiate_pre(&self.compiled)?))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         flowstone::asset::types::{Coordinate as WitCoordinate, Field as WitField},
     },
     blob::BlobStore,
-    capability::{Interrupt, context::Context, log::Lines},
+    capability::{Interrupt, Reach, context::Context, log::Lines},
     limit::{
         ASSETS_PER_COMPONENT_MAX, DESCRIBE_FUEL, DESCRIBE_LOG_BYTES, DESCRIBE_MEMORY_BYTES, DESCRIBE_TIMEOUT,
         DESCRIPTION_BYTES_MAX, DIMENSIONS_PER_ASSET_MAX, FIELD_NAME_BYTES_MAX, FIELD_VALUE_BYTES_MAX,
@@ -74,7 +74,7 @@ pub(super) async fn describe(
     let state = State::new(Ingredients {
         context: Context { config: "{}".into(), ..Context::default() },
         inputs: vec![],
-        directories: vec![],
+        reach: Reach::default(),
         limits: &limits,
         media_type: String::new(),
         seed: [0; 32],

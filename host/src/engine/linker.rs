@@ -4,6 +4,8 @@
 //! granted has no implementation in the linker: where a component imports it all the same, for another of its assets,
 //! it finds an interface that grants nothing and whose first call ends the attempt.
 
+use std::sync::OnceLock;
+
 use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::{
     filesystem::{WasiFilesystem, WasiFilesystemCtxView},
@@ -14,33 +16,80 @@ use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::sandbox::State;
 use crate::{
-    bindings::flowstone::asset::{context, files, inputs, log, output},
+    bindings::flowstone::asset::{context, files, inputs, log, output, types},
     capability::{
-        clock::ClockView,
-        context::Context,
-        files::{Files, Ungranted},
-        inputs::Inputs,
-        log::Log,
-        output::Output,
-        process::ProcessView,
-        random::Random,
+        Ungranted, clock::ClockView, context::Context, files::Files, inputs::Inputs, log::Log, output::Output,
+        process::ProcessView, random::Random,
     },
+    pipeline::asset::Capability,
 };
 
-/// Which capabilities an attempt was granted: what decides which linker it gets.
+/// A set of capabilities that have something behind them: what decides which linker an attempt gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Granted {
-    /// At least one directory.
-    pub files: bool,
-}
+pub struct Granted(usize);
+
+/// The capabilities with an interface of their own, each a bit of the set. The others change what is behind the WASI
+/// baseline, which is always linked.
+const WITH_INTERFACE: [Capability; 1] = [Capability::Files];
 
 impl Granted {
-    /// Every set there is.
-    pub const ALL: [Self; 2] = [Self { files: false }, Self { files: true }];
+    /// How many sets there are.
+    const COUNT: usize = 1 << WITH_INTERFACE.len();
 
-    /// Its place in [`Self::ALL`].
-    pub fn index(self) -> usize {
-        usize::from(self.files)
+    /// The set of these.
+    pub fn of(capabilities: impl IntoIterator<Item = Capability>) -> Self {
+        let bit = |capability| WITH_INTERFACE.iter().position(|known| *known == capability).map_or(0, |bit| 1 << bit);
+        Self(capabilities.into_iter().map(bit).fold(0, |set, bit| set | bit))
+    }
+
+    fn has(self, capability: Capability) -> bool {
+        self.0 & Self::of([capability]).0 != 0
+    }
+}
+
+/// Something for each set of capabilities, made when it is first asked for.
+pub struct PerGrant<T>([OnceLock<T>; Granted::COUNT]);
+
+impl<T> PerGrant<T> {
+    /// What there is for a set; made now if it is the first to ask.
+    pub fn get_or_try_make(
+        &self,
+        granted: Granted,
+        make: impl FnOnce() -> wasmtime::Result<T>,
+    ) -> wasmtime::Result<&T> {
+        let slot = &self.0[granted.0];
+        match slot.get() {
+            Some(made) => Ok(made),
+            None => {
+                let made = make()?;
+                // Somebody may have been faster; both made the same.
+                Ok(slot.get_or_init(|| made))
+            }
+        }
+    }
+}
+
+impl<T> Default for PerGrant<T> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| OnceLock::new()))
+    }
+}
+
+/// The linkers of an engine, one for each set of granted capabilities.
+pub struct Linkers {
+    engine: wasmtime::Engine,
+    made: PerGrant<Linker<State>>,
+}
+
+impl Linkers {
+    /// None is made yet; filling one takes some hundred microseconds.
+    pub fn new(engine: wasmtime::Engine) -> Self {
+        Self { engine, made: PerGrant::default() }
+    }
+
+    /// The linker for a set.
+    pub fn get(&self, granted: Granted) -> wasmtime::Result<&Linker<State>> {
+        self.made.get_or_try_make(granted, || linker(&self.engine, granted))
     }
 }
 
@@ -53,11 +102,10 @@ pub fn linker(engine: &wasmtime::Engine, granted: Granted) -> wasmtime::Result<L
     inputs::add_to_linker::<_, HasSelf<Inputs>>(l, |state| &mut state.inputs)?;
     output::add_to_linker::<_, HasSelf<Output>>(l, |state| &mut state.output)?;
     log::add_to_linker::<_, HasSelf<Log>>(l, |state| &mut state.log)?;
-    crate::bindings::flowstone::asset::types::add_to_linker::<_, HasSelf<Output>>(l, |state| &mut state.output)?;
-    if granted.files {
-        files::add_to_linker::<_, HasSelf<Files>>(l, |state| &mut state.files)?;
-    } else {
-        files::add_to_linker::<_, HasSelf<Ungranted>>(l, |state| &mut state.ungranted)?;
+    types::add_to_linker::<_, HasSelf<Output>>(l, |state| &mut state.output)?;
+    match granted.has(Capability::Files) {
+        true => files::add_to_linker::<_, HasSelf<Files>>(l, |state| &mut state.files)?,
+        false => files::add_to_linker::<_, HasSelf<Ungranted>>(l, |state| &mut state.ungranted)?,
     }
     Ok(linker)
 }

@@ -20,10 +20,6 @@ mod verdict;
 
 use std::{path::PathBuf, sync::Arc};
 
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use wasmtime::component::Linker;
-
 pub use self::{
     cache::CacheError,
     compile::{SUBCOMMAND as COMPILE_SUBCOMMAND, compile_child_main},
@@ -34,13 +30,15 @@ pub use self::{
     report::Report,
     verdict::{Retry, Verdict},
 };
-use self::{cache::CompiledCache, config::Allocation, linker::Granted, load::ReadyComponents, sandbox::State};
+use self::{cache::CompiledCache, config::Allocation, linker::Linkers, load::ReadyComponents};
 use crate::{
     blob::{BlobError, BlobStore, Digest},
-    capability::{context::Context, files::Directory, inputs::InputGrant},
+    capability::{Reach, context::Context, inputs::InputGrant},
     limit::COMPILES_AT_ONCE_MAX,
     pipeline::{asset::AssetDefinition, policy::Limits},
 };
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 /// What an engine is told by whoever starts it.
 #[derive(Clone, Debug)]
@@ -76,8 +74,8 @@ pub struct Attempt {
     pub context: Context,
     /// What it may read.
     pub inputs: Vec<InputGrant>,
-    /// What it was granted of directories.
-    pub directories: Vec<Directory>,
+    /// What its grants opened for it.
+    pub reach: Reach,
     /// Its bounds.
     pub limits: Limits,
     /// Of its output, as the asset declares it.
@@ -94,7 +92,7 @@ pub struct Attempt {
 pub struct Engine {
     id: String,
     running: wasmtime::Engine,
-    linkers: [Linker<State>; Granted::ALL.len()],
+    linkers: Linkers,
     compiler: PathBuf,
     compiled: CompiledCache,
     ready: ReadyComponents,
@@ -112,11 +110,9 @@ impl Engine {
         let compiled = CompiledCache::open(&settings.cache, &id)?;
         let scratch = BlobStore::open(&settings.cache.join("scratch")).map_err(EngineError::Scratch)?;
         let running = start(settings.guests)?;
-        let failed = |error: wasmtime::Error| EngineError::Start(format!("{error:#}"));
-        let [none, files] = Granted::ALL.map(|granted| linker::linker(&running, granted));
         Ok(Self {
             id,
-            linkers: [none.map_err(failed)?, files.map_err(failed)?],
+            linkers: Linkers::new(running.clone()),
             running,
             compiler: settings.compiler,
             compiled,
@@ -166,7 +162,7 @@ impl Engine {
         &self.running
     }
 
-    fn linkers(&self) -> &[Linker<State>; Granted::ALL.len()] {
+    fn linkers(&self) -> &Linkers {
         &self.linkers
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{sandbox::State, verdict::Verdict};
-use crate::capability::{Abort, Denial, files::StagedFile, inputs::InputRead, log::Lines, output::Finished};
+use crate::capability::{Abort, Denial, Use, files::StagedFile, inputs::InputRead, log::Lines, output::Finished};
 
 /// The end of one attempt.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Report {
     pub reads: Vec<InputRead>,
     /// What it asked for and was not granted.
     pub denials: Vec<Denial>,
+    /// What it did with what it was granted.
+    pub uses: Vec<Use>,
     /// From after instantiation.
     pub fuel_used: u64,
     /// Summed over all memories.
@@ -55,6 +57,7 @@ impl Report {
             log: Lines::default(),
             reads: vec![],
             denials: vec![],
+            uses: vec![],
             fuel_used: 0,
             memory_bytes_peak: 0,
             instantiate_us: 0,
@@ -74,11 +77,13 @@ impl Report {
         let mut denials = state.inputs.take_denials();
         denials.extend(state.files.take_denials());
         denials.extend(state.ungranted.take_denials());
+        let uses = [state.files.take_uses(), state.clock.take_uses(), state.random.take_uses()].concat();
         // Streams that the guest left open hold the ends of lines; dropping them brings these into the log.
         drop(state.table);
         let mut report = Self {
             explanation,
             denials,
+            uses,
             log: state.log.take(),
             reads: state.inputs.reads(),
             fuel_used,

@@ -27,10 +27,10 @@ use crate::{
     bindings::{AssetWithFiles, AssetWithFilesPre},
     blob::BlobStore,
     capability::{
-        Interrupt,
+        Interrupt, Reach, Ungranted,
         clock::Clock,
         context::Context,
-        files::{Directory, Files, Ungranted},
+        files::Files,
         inputs::{InputGrant, Inputs},
         log::Log,
         output::Output,
@@ -64,7 +64,7 @@ pub struct State {
 pub(super) struct Ingredients<'a> {
     pub context: Context,
     pub inputs: Vec<InputGrant>,
-    pub directories: Vec<Directory>,
+    pub reach: Reach,
     pub limits: &'a Limits,
     pub media_type: String,
     pub seed: [u8; 32],
@@ -79,15 +79,16 @@ impl State {
         table.set_max_capacity(HOST_RESOURCES_MAX);
         let asset = of.context.asset.clone();
         let (blobs, tenant) = (of.blobs, of.tenant);
+        let Reach { directories, clock, random } = of.reach;
         Ok(Self {
-            clock: Clock::at(of.context.logical_time_ms),
+            clock: clock.map_or_else(|| Clock::at(of.context.logical_time_ms), Clock::real),
             context: of.context,
             output: Output::new(&blobs, &tenant, of.limits.output_bytes, of.media_type),
             inputs: Inputs::new(of.inputs, blobs.clone(), tenant.clone()),
             log: Log::new(of.limits.log_bytes),
-            files: Files::new(asset.clone(), of.directories, blobs, tenant, of.interrupt.clone())?,
+            files: Files::new(asset.clone(), directories, blobs, tenant, of.interrupt.clone())?,
             ungranted: Ungranted::new(asset),
-            random: Random::new(of.seed),
+            random: Random::new(of.seed, random),
             no_directories: WasiFilesystemCtx::default(),
             no_sockets: WasiSocketsCtx::default(),
             table,
@@ -130,10 +131,10 @@ pub(super) async fn instantiate(
 /// Runs one attempt to its end, whatever it is.
 pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationToken) -> Report {
     let started = Instant::now();
-    let Attempt { component, context, inputs, directories, limits, media_type, seed, tenant, blobs } = attempt;
+    let Attempt { component, context, inputs, reach, limits, media_type, seed, tenant, blobs } = attempt;
     let deadline = started + Duration::from_millis(limits.timeout_ms).min(TIMEOUT_MAX);
     let interrupt = Interrupt::new(deadline, cancel.clone());
-    let granted = Granted { files: !directories.is_empty() };
+    let granted = Granted::of(reach.capabilities());
     let guest = match component.linked(engine.linkers(), granted) {
         Ok(guest) => guest,
         Err(error) => return Report::empty(Verdict::Trapped(super::verdict::link_problem(&error))),
@@ -142,7 +143,7 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
     let ingredients = Ingredients {
         context,
         inputs,
-        directories,
+        reach,
         limits: &limits,
         media_type,
         seed,
@@ -282,7 +283,7 @@ mod tests {
         let state = State::new(Ingredients {
             context: Context::default(),
             inputs: vec![],
-            directories: vec![],
+            reach: Reach::default(),
             limits: &Limits::default(),
             media_type: String::new(),
             seed: [0; 32],

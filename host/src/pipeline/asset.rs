@@ -166,9 +166,9 @@ pub enum Capability {
     Sql,
     /// A secret. Reserved.
     Secret,
-    /// The real clock. Reserved.
+    /// The real clock.
     Clock,
-    /// Real randomness. Reserved.
+    /// Real randomness.
     Random,
 }
 

@@ -46,6 +46,9 @@ pub fn is_media_type(text: &str) -> bool {
     text.len() <= MEDIA_TYPE_BYTES_MAX && typed && printable
 }
 
+/// What an asset can require of this host. The others are in the contract already.
+const SUPPORTED: [Capability; 3] = [Capability::Files, Capability::Clock, Capability::Random];
+
 /// Everything that is wrong with this definition, each in one sentence.
 pub fn definition_mistakes(definition: &AssetDefinition) -> Vec<String> {
     let mut mistakes = Mistakes(Vec::new());
@@ -207,7 +210,7 @@ impl Mistakes {
         for requirement in requirements {
             self.check_name("a resource", &requirement.resource_name);
             self.check_text("a requirement's reason", &requirement.reason, REASON_BYTES_MAX);
-            if requirement.capability != Capability::Files {
+            if !SUPPORTED.contains(&requirement.capability) {
                 let (name, kind) = (shown(&requirement.resource_name), requirement.capability.name());
                 self.push(format!("the requirement `{name}`: the capability `{kind}` is not supported yet"));
             }

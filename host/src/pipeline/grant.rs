@@ -7,23 +7,29 @@ use super::{
     asset::{AssetDefinition, Requirement},
     diagnostic::{Diagnostic, did_you_mean, shown},
     manifest::{AssetSettings, Manifest},
-    policy::{Access, DirectoryGrant},
+    resource::Grant,
 };
 
 /// Whether everything that these grants reach is an input like any other: the same recipe then gives the same bytes.
-pub fn is_pure(grants: &[DirectoryGrant]) -> bool {
-    grants.iter().all(|grant| grant.access == Access::Read)
+pub fn is_pure(grants: &[Grant]) -> bool {
+    grants.iter().all(Grant::is_deterministic)
 }
 
 /// Everything that is wrong between what an asset needs and what it gets.
 pub(super) fn grant_mistakes(definition: &AssetDefinition, manifest: &Manifest) -> Vec<Diagnostic> {
     let settings = manifest.assets.get(&definition.name);
-    let grants: &[DirectoryGrant] = settings.map_or(&[], |settings| &settings.grants);
-    let needed = |grant: &&DirectoryGrant| definition.requirements.iter().any(|r| r.resource_name == grant.resource);
-    let granted = |requirement: &&Requirement| grants.iter().any(|g| g.resource == requirement.resource_name);
-    let missing = definition.requirements.iter().filter(|requirement| !granted(requirement));
+    let grants: &[Grant] = settings.map_or(&[], |settings| &settings.grants);
+    let needed = |grant: &&Grant| definition.requirements.iter().any(|r| r.resource_name == grant.resource());
+    let missing = definition.requirements.iter().filter_map(|requirement| {
+        match grants.iter().find(|grant| grant.resource() == requirement.resource_name) {
+            None => Some(ungranted(definition, requirement, settings, manifest)),
+            Some(grant) if grant.capability() != requirement.capability => {
+                Some(of_another_kind(definition, requirement, grant, manifest))
+            }
+            Some(_) => None,
+        }
+    });
     let idle = grants.iter().filter(|grant| !needed(grant));
-    let missing = missing.map(|requirement| ungranted(definition, requirement, settings, manifest));
     missing.chain(idle.map(|grant| unneeded(definition, grant, manifest))).collect()
 }
 
@@ -35,7 +41,7 @@ fn ungranted(
     manifest: &Manifest,
 ) -> Diagnostic {
     let (asset, resource) = (&definition.name, &requirement.resource_name);
-    let value = "{ access = \"read\", paths = [\"**\"] }";
+    let (kind, value) = (requirement.capability.resource_kind(), requirement.capability.grant_example());
     let mut fix = match settings {
         // `grants.x` beside an inline `grants` would be a syntax error.
         Some(settings) if !settings.grants.is_empty() => {
@@ -44,30 +50,54 @@ fn ungranted(
         _ => format!("write in [assets.{asset}]: grants.{resource} = {value}"),
     };
     if !manifest.resources.contains_key(resource) {
-        fix += &format!(", and declare [resources.{resource}] with kind = \"directory\" and path = \"...\"");
+        fix += &format!(", and declare [resources.{resource}] with kind = \"{kind}\"");
+        requirement.capability.resource_example().iter().for_each(|line| fix += &format!(" and {line}"));
     }
-    let reason = match requirement.reason.is_empty() {
-        true => String::new(),
-        false => format!(" (\"{}\")", shown(&requirement.reason)),
-    };
     Diagnostic {
         file: manifest.file.clone(),
         place: manifest.place(&format!("assets.{asset}")),
         key: format!("assets.{asset}.grants.{resource}"),
-        message: format!("the asset needs the directory `{resource}`{reason}, and nothing grants it"),
+        message: format!("the asset needs the {kind} `{resource}`{}, and nothing grants it", reason(requirement)),
         fix: Some(fix),
     }
 }
 
+/// A requirement whose name is that of another kind of resource.
+fn of_another_kind(
+    definition: &AssetDefinition,
+    requirement: &Requirement,
+    grant: &Grant,
+    manifest: &Manifest,
+) -> Diagnostic {
+    let key = format!("assets.{}.grants.{}", definition.name, grant.resource());
+    let (needs, is) = (requirement.capability.resource_kind(), grant.capability().resource_kind());
+    let resource = grant.resource();
+    Diagnostic {
+        file: manifest.file.clone(),
+        place: manifest.place(&key),
+        key,
+        message: format!("the asset needs the {needs} `{resource}`{}, which is a {is}", reason(requirement)),
+        fix: Some(format!("declare another resource of the kind \"{needs}\" under this name")),
+    }
+}
+
+/// Why, in the words of the code's author.
+fn reason(requirement: &Requirement) -> String {
+    match requirement.reason.is_empty() {
+        true => String::new(),
+        false => format!(" (\"{}\")", shown(&requirement.reason)),
+    }
+}
+
 /// A grant that the asset does not ask for.
-fn unneeded(definition: &AssetDefinition, grant: &DirectoryGrant, manifest: &Manifest) -> Diagnostic {
-    let key = format!("assets.{}.grants.{}", definition.name, grant.resource);
+fn unneeded(definition: &AssetDefinition, grant: &Grant, manifest: &Manifest) -> Diagnostic {
+    let key = format!("assets.{}.grants.{}", definition.name, grant.resource());
     let required = definition.requirements.iter().map(|requirement| &*requirement.resource_name);
     Diagnostic {
         file: manifest.file.clone(),
         place: manifest.place(&key),
         key,
-        message: format!("the asset does not ask for `{}`", grant.resource),
-        fix: Some(did_you_mean(&grant.resource, required).unwrap_or_else(|| "remove the grant".to_owned())),
+        message: format!("the asset does not ask for `{}`", grant.resource()),
+        fix: Some(did_you_mean(grant.resource(), required).unwrap_or_else(|| "remove the grant".to_owned())),
     }
 }

@@ -18,5 +18,6 @@ pub mod policy;
 pub mod quantity;
 pub mod ranges;
 pub mod recipe;
+pub mod resource;
 pub mod selection;
 pub mod validate;

@@ -1,4 +1,4 @@
-//! What the manifest decides about one asset, resolved: limits, retries, grants.
+//! What the manifest decides about one asset's attempts, resolved: limits and retries.
 //!
 //! Every default has been filled in when these values exist, and the filled-in values are what is stored.
 
@@ -74,28 +74,4 @@ impl Default for RetryPolicy {
             jitter: true,
         }
     }
-}
-
-/// An asset's right to one directory resource.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DirectoryGrant {
-    /// The resource's name.
-    pub resource: String,
-    /// What may be done.
-    pub access: Access,
-    /// Globs over relative paths, at least one; what none matches is denied.
-    pub paths: Vec<String>,
-    /// Bytes that one attempt may stage in writes.
-    pub write_bytes: u64,
-}
-
-/// What may be done with a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Access {
-    /// List and read.
-    Read,
-    /// Stage writes and removals as well.
-    ReadWrite,
 }

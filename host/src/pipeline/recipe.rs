@@ -8,11 +8,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    asset::Field,
-    partition::PartitionKey,
-    policy::{Access, DirectoryGrant},
-};
+use super::{asset::Field, partition::PartitionKey, resource::Grant};
 use crate::blob::{Digest, DigestWriter};
 
 /// Of the format of every digest in this file.
@@ -104,25 +100,13 @@ pub fn config_digest(config: &serde_json::Map<String, Value>) -> Digest {
     writer.finish()
 }
 
-/// Digests what grants let an asset reach: resources and rights. Their limits and the order of their globs decide
-/// nothing about the output, and where a resource is differs from machine to machine.
-pub fn reach_digest(grants: &[DirectoryGrant]) -> Digest {
-    let mut sorted: Vec<&DirectoryGrant> = grants.iter().collect();
-    sorted.sort_by_key(|grant| &grant.resource);
+/// Digests what grants let an asset reach, in whatever order they stand. See [`Grant`] for what counts.
+pub fn reach_digest(grants: &[Grant]) -> Digest {
+    let mut sorted: Vec<&Grant> = grants.iter().collect();
+    sorted.sort_by_key(|grant| grant.resource());
     let mut writer = versioned(b"grants");
     for grant in sorted {
-        let access: &[u8] = match grant.access {
-            Access::Read => b"read",
-            Access::ReadWrite => b"read-write",
-        };
-        let mut paths: Vec<&str> = grant.paths.iter().map(|path| &**path).collect();
-        paths.sort_unstable();
-        paths.dedup();
-        writer.field(b"directory");
-        writer.field(grant.resource.as_bytes());
-        writer.field(access);
-        writer.field(&(paths.len() as u64).to_le_bytes());
-        paths.iter().for_each(|path| writer.field(path.as_bytes()));
+        grant.digest_reach(&mut writer);
     }
     writer.finish()
 }
@@ -188,15 +172,18 @@ fn versioned(what: &[u8]) -> DigestWriter {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::resource::{Access, DirectoryGrant},
+        *,
+    };
 
     fn config(json: &str) -> serde_json::Map<String, Value> {
         serde_json::from_str(json).unwrap()
     }
 
-    fn grant(resource: &str, access: Access, paths: &[&str], write_bytes: u64) -> DirectoryGrant {
+    fn grant(resource: &str, access: Access, paths: &[&str], write_bytes: u64) -> Grant {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
-        DirectoryGrant { resource: resource.into(), access, paths, write_bytes }
+        Grant::Files(DirectoryGrant { resource: resource.into(), access, paths, write_bytes })
     }
 
     fn parts() -> RecipeParts {

@@ -13,10 +13,11 @@ use super::{
     diagnostic::{Diagnostic, bounded, did_you_mean, shown},
     grant::{grant_mistakes, is_pure},
     graph::{Graph, GraphError},
-    manifest::{Manifest, Resource},
+    manifest::Manifest,
     mapping::check_mapping,
-    policy::{DirectoryGrant, Limits, RetryPolicy},
+    policy::{Limits, RetryPolicy},
     recipe::{config_digest, reach_digest},
+    resource::{Grant, Resource},
 };
 use crate::{
     blob::Digest,
@@ -55,7 +56,7 @@ pub struct BoundAsset {
     /// The component that makes it.
     pub component: Digest,
     /// Sorted by resource.
-    pub grants: Vec<DirectoryGrant>,
+    pub grants: Vec<Grant>,
     /// Given to the guest as its canonical JSON.
     pub config: serde_json::Map<String, serde_json::Value>,
     /// Of the configuration and of what the grants reach, as they were bound: a database may hold numbers otherwise.

@@ -56,8 +56,8 @@ fn panicked(panic: &tokio::task::JoinError) -> Obstacle {
 
 async fn execute(shared: &Arc<Shared>, prepared: Prepared) -> FinishedJob {
     let Prepared { job, mut attempt, stop } = prepared;
-    match job.open_directories() {
-        Ok(directories) => attempt.directories = directories,
+    match job.open_reach() {
+        Ok(reach) => attempt.reach = reach,
         Err(obstacle) => {
             let (claim, run, name) = (job.claim.clone(), job.run, job.name());
             return stopped_by(shared, claim, run, name, obstacle);
@@ -113,6 +113,7 @@ fn conclude(shared: &Shared, job: KnownJob, report: Report, changed: bool, begun
         log_bytes: report.log.lines.iter().map(|line| 64 + line.message.len() + 64 * line.fields.len()).sum(),
         log_dropped: report.log.dropped,
         denials: (!report.denials.is_empty()).then(|| serde_json::json!(report.denials)),
+        uses: (!report.uses.is_empty()).then(|| serde_json::json!(report.uses)),
     };
     let mut finished = job.finished(ending);
     finished.attempt = Some(attempt);

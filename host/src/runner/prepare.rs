@@ -18,6 +18,7 @@ use super::{Event, Shared, publish, retry::host_fault_wait_ms};
 use crate::{
     blob::{BlobError, BlobStore, Content, Digest},
     capability::{
+        Reach,
         context::Context,
         files::{Directory, Fingerprint, FingerprintCache, fingerprint},
         inputs::{InputGrant, InputVersion},
@@ -26,11 +27,11 @@ use crate::{
     id::{AssetId, AssetVersionId, AttemptId, MaterializationId, RunId},
     limit::{ASSETS_CACHED_MAX, HOST_FAULT_WAIT_BASE, INFLIGHT_WAIT, INLINE_INPUT_BYTES_MAX},
     pipeline::{
-        asset::Field,
+        asset::{Capability, Field},
         keyspace::logical_time_ms,
         partition::PartitionKey,
-        policy::Access,
         recipe::{self, RecipeParts, SourceFingerprint, canonical_json, input_digest, sources_digest, version_digest},
+        resource::{Access, Grant},
         validate::BoundAsset,
     },
     store::{
@@ -84,15 +85,20 @@ impl KnownJob {
         job_name(&self.asset.bound.definition.name, self.partition_key.as_str())
     }
 
-    /// The granted directories, open.
-    pub(super) fn open_directories(&self) -> Result<Vec<Directory>, Obstacle> {
-        let grants = self.asset.bound.grants.iter();
-        grants
-            .map(|grant| {
-                let directory = self.asset.open_directory(&grant.resource)?;
-                Ok(Directory { directory, grant: grant.clone() })
-            })
-            .collect()
+    /// Everything that its grants open for it.
+    pub(super) fn open_reach(&self) -> Result<Reach, Obstacle> {
+        let mut reach = Reach::default();
+        for grant in &self.asset.bound.grants {
+            match grant {
+                Grant::Files(grant) => {
+                    let directory = self.asset.open_directory(&grant.resource)?;
+                    reach.directories.push(Directory { directory, grant: grant.clone() });
+                }
+                Grant::Clock(grant) => reach.clock = Some(grant.resource.clone()),
+                Grant::Random(grant) => reach.random = Some(grant.resource.clone()),
+            }
+        }
+        Ok(reach)
     }
 
     pub(super) fn finished(self, ending: Ending) -> FinishedJob {
@@ -125,8 +131,9 @@ impl KnownJob {
                 let print = source.fingerprint?;
                 Some(ExternalRead {
                     resource: source.resource.clone(),
+                    kind: Capability::Files.resource_kind(),
                     digest: print.digest,
-                    files: print.files,
+                    items: print.files,
                     size_bytes: print.bytes,
                 })
             })
@@ -291,8 +298,8 @@ fn fingerprints(sources: &[Source]) -> Vec<SourceFingerprint> {
 
 /// The granted directories as they are now. Blocks.
 pub(super) fn take_fingerprints(asset: &KnownAsset, prints: &Mutex<FingerprintCache>) -> Result<Vec<Source>, Obstacle> {
-    let mut sources = Vec::with_capacity(asset.bound.grants.len());
-    for grant in &asset.bound.grants {
+    let mut sources = Vec::new();
+    for grant in asset.bound.grants.iter().filter_map(Grant::directory) {
         let directory = asset.open_directory(&grant.resource)?;
         let fingerprint = match grant.access {
             Access::Read => {
@@ -453,17 +460,26 @@ async fn equip(shared: &Arc<Shared>, job: KnownJob) -> Result<Prepared, Obstacle
         },
         inputs,
         // Opened when it runs: what is claimed ahead must not hold descriptors.
-        directories: Vec::new(),
+        reach: Reach::default(),
         limits: bound.limits.clone(),
         media_type: bound.definition.media_type.clone(),
-        // The same recipe draws the same numbers.
-        seed: job.recipe.0,
+        seed: seed(&job)?,
     };
     let stop = match shared.lock_running().get(&(job.claim.token, job.claim.job)) {
         Some(stop) => stop.token.clone(),
         None => CancellationToken::new(),
     };
     Ok(Prepared { job, attempt, stop })
+}
+
+/// The same recipe draws the same numbers, unless real randomness was granted.
+fn seed(job: &KnownJob) -> Result<[u8; 32], Obstacle> {
+    let granted = job.asset.bound.grants.iter().any(|grant| matches!(grant, Grant::Random(_)));
+    let mut seed = job.recipe.0;
+    if granted && let Err(error) = getrandom::fill(&mut seed) {
+        return Err(Obstacle::Host(format!("the system has no randomness to give: {error}")));
+    }
+    Ok(seed)
 }
 
 /// Inputs whose bytes are gone: no wait brings them back, and making them again does.

@@ -117,7 +117,7 @@ pub struct NewMaterialization {
     pub reused_from: Option<MaterializationId>,
     /// What was handed to the guest.
     pub edges: Vec<NewEdge>,
-    /// The directories it could read, as they were.
+    /// What it could read, or read, outside, as it was.
     pub external_reads: Vec<ExternalRead>,
     /// What it wants written; the blobs are in the blob store.
     pub staged_files: Vec<NewStagedFile>,
@@ -136,16 +136,18 @@ pub struct NewEdge {
     pub bytes_read: u64,
 }
 
-/// A directory that the guest could read, as it was.
+/// What the guest could read, or read, of something outside, as it was.
 #[derive(Clone, Debug)]
 pub struct ExternalRead {
     /// The resource.
     pub resource: String,
-    /// Its fingerprint.
+    /// Its kind.
+    pub kind: &'static str,
+    /// Of everything that was there to read, or was read.
     pub digest: Digest,
-    /// Files that the grant matched.
-    pub files: u64,
-    /// Of those files.
+    /// Files that the grant matched, for a directory; answers, keys or rows of other kinds.
+    pub items: u64,
+    /// Of those.
     pub size_bytes: u64,
 }
 
@@ -191,6 +193,8 @@ pub struct AttemptRecord {
     pub log_dropped: u64,
     /// A JSON array of denials.
     pub denials: Option<serde_json::Value>,
+    /// A JSON array of uses.
+    pub uses: Option<serde_json::Value>,
 }
 
 /// A job that a commit ended.
@@ -360,17 +364,19 @@ async fn insert_attempts(connection: &mut PgConnection, batch: &[&FinishedJob]) 
     let logs: Vec<Option<serde_json::Value>> = rows.iter().map(|(_, a)| a.log.clone()).collect();
     let dropped: Vec<i64> = rows.iter().map(|(_, a)| a.log_dropped as i64).collect();
     let denials: Vec<Option<serde_json::Value>> = rows.iter().map(|(_, a)| a.denials.clone()).collect();
+    let uses: Vec<Option<serde_json::Value>> = rows.iter().map(|(_, a)| a.uses.clone()).collect();
     sqlx::query!(
         "insert into attempt (tenant_id, attempt_id, job_id, number, token, worker_id, verdict, message, charged,
-             engine_id, fuel_used, memory_bytes_peak, output_bytes, duration_us, log, log_dropped, denials, started_at)
+             engine_id, fuel_used, memory_bytes_peak, output_bytes, duration_us, log, log_dropped, denials, uses,
+             started_at)
          select tenant_id, attempt_id, job_id, number, token, worker_id, verdict, message, charged,
-             engine_id, fuel_used, memory_bytes_peak, output_bytes, duration_us, log, log_dropped, denials,
+             engine_id, fuel_used, memory_bytes_peak, output_bytes, duration_us, log, log_dropped, denials, uses,
              clock_timestamp() - duration_us * interval '1 microsecond'
          from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::uuid[], $6::uuid[], $7::text[], $8::text[],
              $9::bool[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::jsonb[],
-             $16::bigint[], $17::jsonb[]) as t (tenant_id, attempt_id, job_id, number, token, worker_id, verdict,
+             $16::bigint[], $17::jsonb[], $18::jsonb[]) as t (tenant_id, attempt_id, job_id, number, token, worker_id, verdict,
              message, charged, engine_id, fuel_used, memory_bytes_peak, output_bytes, duration_us, log, log_dropped,
-             denials)",
+             denials, uses)",
         &tenants,
         &ids,
         &jobs,
@@ -388,6 +394,7 @@ async fn insert_attempts(connection: &mut PgConnection, batch: &[&FinishedJob]) 
         &logs as &[Option<serde_json::Value>],
         &dropped,
         &denials as &[Option<serde_json::Value>],
+        &uses as &[Option<serde_json::Value>],
     )
     .execute(connection)
     .await
@@ -532,16 +539,18 @@ async fn insert_external_reads(connection: &mut PgConnection, made: &[Made<'_>])
     let ids: Vec<Uuid> = rows.iter().map(|row| row.1).collect();
     let resources: Vec<String> = rows.iter().map(|row| row.2.resource.clone()).collect();
     let digests: Vec<Vec<u8>> = rows.iter().map(|row| row.2.digest.0.to_vec()).collect();
-    let files: Vec<i64> = rows.iter().map(|row| row.2.files as i64).collect();
+    let kinds: Vec<String> = rows.iter().map(|row| row.2.kind.to_owned()).collect();
+    let items: Vec<i64> = rows.iter().map(|row| row.2.items as i64).collect();
     let sizes: Vec<i64> = rows.iter().map(|row| row.2.size_bytes as i64).collect();
     sqlx::query!(
-        "insert into external_read (tenant_id, materialization_id, resource, digest, files, size_bytes)
-         select * from unnest($1::text[], $2::uuid[], $3::text[], $4::bytea[], $5::bigint[], $6::bigint[])",
+        "insert into external_read (tenant_id, materialization_id, resource, kind, digest, items, size_bytes)
+         select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::bigint[], $7::bigint[])",
         &tenants,
         &ids,
         &resources,
+        &kinds,
         &digests,
-        &files,
+        &items,
         &sizes,
     )
     .execute(connection)

@@ -44,18 +44,20 @@ pub struct LineageEdge {
     pub bytes_read: i64,
 }
 
-/// A directory that a node was made from.
+/// Something outside that a node was made from.
 #[derive(Clone, Debug)]
 pub struct ExternalSource {
     /// What was made.
     pub consumer: MaterializationId,
     /// The resource.
     pub resource: String,
-    /// Its fingerprint.
+    /// Its kind.
+    pub kind: String,
+    /// Of what was there to read, or was read.
     pub digest: Digest,
-    /// Files that the grant matched.
-    pub files: i64,
-    /// Of those files.
+    /// Files of a directory; answers, keys or rows of other kinds.
+    pub items: i64,
+    /// Of those.
     pub size_bytes: i64,
 }
 
@@ -192,7 +194,7 @@ impl Store {
 
     async fn list_sources(&self, tenant: &str, of: &[Uuid]) -> Result<Vec<ExternalSource>, StoreError> {
         let rows = sqlx::query!(
-            "select materialization_id, resource, digest, files, size_bytes from external_read
+            "select materialization_id, resource, kind, digest, items, size_bytes from external_read
              where tenant_id = $1 and materialization_id = any($2) order by materialization_id, resource",
             tenant,
             of,
@@ -206,7 +208,8 @@ impl Store {
                     consumer: MaterializationId(row.materialization_id),
                     resource: row.resource,
                     digest: digest(row.digest)?,
-                    files: row.files,
+                    kind: row.kind,
+                    items: row.items,
                     size_bytes: row.size_bytes,
                 })
             })

@@ -158,6 +158,8 @@ pub struct AttemptLog {
     pub log_dropped: i64,
     /// A JSON array.
     pub denials: Option<serde_json::Value>,
+    /// A JSON array.
+    pub uses: Option<serde_json::Value>,
 }
 
 impl Store {
@@ -331,7 +333,7 @@ impl Store {
             r#"select a.name as asset, j.partition_key, t.number, t.verdict, t.message, t.charged, t.fuel_used,
                       t.memory_bytes_peak, t.duration_us,
                       (extract(epoch from t.started_at) * 1000)::bigint as "started_at_ms!",
-                      t.log, t.log_dropped, t.denials
+                      t.log, t.log_dropped, t.denials, t.uses
                from job j
                join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
                join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id

@@ -10,7 +10,7 @@ use std::{
 
 use flowstone::{
     blob::{BlobError, BlobStore, Digest},
-    capability::context::Context,
+    capability::{Reach, context::Context},
     engine::{Attempt, Component, Engine, EngineSettings, Report},
     pipeline::policy::Limits,
 };
@@ -199,7 +199,7 @@ impl Host {
             component,
             context: Context { run_id: "run".into(), asset: "thing".into(), attempt: 1, ..Context::default() },
             inputs: vec![],
-            directories: vec![],
+            reach: Reach::default(),
             limits: Limits { fuel: 100_000_000, timeout_ms: 20_000, ..Limits::default() },
             media_type: "text/plain".into(),
             seed: [7; 32],

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command, sync::Arc};
 
 use flowstone::{
     blob::{BlobStore, Digest},
-    capability::context::Context,
+    capability::{Reach, context::Context},
     engine::{Attempt, Component, Engine, EngineSettings, Report, Verdict},
     pipeline::policy::Limits,
 };
@@ -46,7 +46,7 @@ impl Guests {
             component: self.component.clone(),
             context: Context { asset: asset.to_owned(), attempt: 1, config: "{}".to_owned(), ..Context::default() },
             inputs: Vec::new(),
-            directories: Vec::new(),
+            reach: Reach::default(),
             limits,
             media_type: "application/octet-stream".to_owned(),
             seed: [7; 32],

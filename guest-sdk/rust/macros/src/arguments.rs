@@ -92,16 +92,25 @@ impl From<&LitStr> for Name {
 
 /// What a requirement asks for: `files("why")`.
 pub(crate) struct Grant {
+    /// The variant of `Capability`.
+    pub capability: Ident,
     pub reason: LitStr,
 }
+
+/// The capabilities by the name that authors write, and their variants.
+const CAPABILITIES: [(&str, &str); 3] = [("files", "Files"), ("clock", "Clock"), ("random", "Random")];
 
 impl Parse for Grant {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let capability = input.call(Ident::parse_any)?;
-        if capability != "files" {
-            let text = format!("unknown capability `{capability}`: write `files(\"one sentence that says why\")`");
+        let Some((_, variant)) = CAPABILITIES.iter().find(|(name, _)| capability == name) else {
+            let known = CAPABILITIES.map(|(name, _)| name).join(", ");
+            let text = format!(
+                "unknown capability `{capability}`: write `files(\"one sentence that says why\")`, or one of {known}"
+            );
             return Err(Error::new(capability.span(), text));
-        }
+        };
+        let capability = Ident::new(variant, capability.span());
         let content;
         parenthesized!(content in input);
         let reason: LitStr = content.parse()?;
@@ -112,7 +121,10 @@ impl Parse for Grant {
         if reason.value().len() > 512 {
             return Err(Error::new(reason.span(), "more than 512 bytes: one sentence is enough"));
         }
-        content.is_empty().then_some(Self { reason }).ok_or_else(|| content.error("only the reason is expected here"))
+        content
+            .is_empty()
+            .then_some(Self { capability, reason })
+            .ok_or_else(|| content.error("only the reason is expected here"))
     }
 }
 

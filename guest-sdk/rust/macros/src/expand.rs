@@ -81,9 +81,9 @@ fn define(arguments: &Arguments, function: &ItemFn, takes_context: bool) -> Resu
         quote!(::flowstone_sdk::definition::Dimension { name: #name, keys: #keys })
     });
     let requirements = arguments.requires.iter().map(|(name, grant)| {
-        let (name, reason) = (&name.text, &grant.reason);
+        let (name, capability, reason) = (&name.text, &grant.capability, &grant.reason);
         quote!(::flowstone_sdk::definition::Requirement {
-            resource_name: #name, capability: ::flowstone_sdk::definition::Capability::Files, reason: #reason,
+            resource_name: #name, capability: ::flowstone_sdk::definition::Capability::#capability, reason: #reason,
         })
     });
     let tags = arguments.tags.iter().map(|(name, value)| {
@@ -226,8 +226,8 @@ mod tests {
     #[test]
     fn requirements_and_media_types_are_checked() {
         assert_eq!(
-            refuse(quote!(requires(station = http("why")))),
-            "unknown capability `http`: write `files(\"one sentence that says why\")`"
+            refuse(quote!(requires(station = ftp("why")))),
+            "unknown capability `ftp`: write `files(\"one sentence that says why\")`, or one of files, clock, random"
         );
         assert_eq!(
             refuse(quote!(requires(station = files(" ")))),

@@ -243,6 +243,8 @@ impl From<&crate::definition::Requirement> for definitions::Requirement {
     fn from(requirement: &crate::definition::Requirement) -> Self {
         let capability = match requirement.capability {
             Capability::Files => definitions::Capability::Files,
+            Capability::Clock => definitions::Capability::Clock,
+            Capability::Random => definitions::Capability::Random,
         };
         Self { resource_name: requirement.resource_name.into(), capability, reason: requirement.reason.into() }
     }

@@ -15,18 +15,17 @@ pub use self::{
     fingerprint::{Fingerprint, FingerprintCache, FingerprintError, fingerprint},
     staging::{Change, StagedFile},
     tree::Globs,
-    ungranted::Ungranted,
 };
 use self::{
     staging::Staging,
     tree::{ListError, Listed, OpenError, OpenFile},
 };
-use super::{Denial, Denials, Interrupt, Refusal, denial::files_remedy};
+use super::{Denial, Denials, Interrupt, Refusal, Use, Used, Uses, denial::files_remedy};
 use crate::{
     bindings::flowstone::asset::{files, types},
     blob::{BlobError, BlobStore},
     limit::{CHUNK_BYTES_MAX, ENTRIES_PER_CALL_MAX},
-    pipeline::policy::{Access, DirectoryGrant},
+    pipeline::resource::{Access, DirectoryGrant},
 };
 
 /// A directory that the attempt may use.
@@ -45,6 +44,7 @@ pub struct Files {
     staging: Staging,
     interrupt: Interrupt,
     denials: Denials,
+    uses: Uses,
 }
 
 struct Granted {
@@ -71,12 +71,17 @@ impl Files {
             Ok(Granted { globs: Globs::new(&grant.paths)?, directory, grant, listing: None, last: None })
         };
         let open = directories.into_iter().map(granted).collect::<Result<_, _>>()?;
-        Ok(Self { asset, open, staging, interrupt, denials: Denials::default() })
+        Ok(Self { asset, open, staging, interrupt, denials: Denials::default(), uses: Uses::of("files") })
     }
 
     /// What was asked for and not granted.
     pub fn take_denials(&mut self) -> Vec<Denial> {
         self.denials.take()
+    }
+
+    /// What was done with what was granted.
+    pub fn take_uses(&mut self) -> Vec<Use> {
+        self.uses.take()
     }
 
     /// Ends the staged files on disk.
@@ -112,11 +117,7 @@ impl Files {
             return Refusal::invalid("the directory is closed");
         };
         let resource = &granted.grant.resource;
-        let word = match access {
-            Access::Read => "read",
-            Access::ReadWrite => "read-write",
-        };
-        let remedy = files_remedy(&self.asset, resource, word, path);
+        let remedy = files_remedy(&self.asset, resource, access.name(), path);
         self.denials.record("files", resource, operation, path, remedy);
         types::CapabilityError::Denied.into()
     }
@@ -139,6 +140,84 @@ impl Files {
             Err(OpenError::Io(error)) => Err(unavailable(&error)),
         }
     }
+
+    fn list_page(
+        &mut self,
+        directory: &Resource<files::Directory>,
+        after: Option<String>,
+        max: u32,
+    ) -> Result<Vec<files::Entry>, Refusal> {
+        if max == 0 {
+            return Err(Refusal::invalid("a page of no entries would look like the end"));
+        }
+        let interrupt = self.interrupt.clone();
+        let granted = self.granted(directory)?;
+        if granted.listing.is_none() {
+            granted.listing = Some(list(granted, &interrupt)?);
+        }
+        let listing = granted.listing.as_deref().unwrap_or_default();
+        let from = after.map_or(0, |after| listing.partition_point(|entry| entry.path <= after));
+        let page = listing[from..].iter().take((max as usize).min(ENTRIES_PER_CALL_MAX));
+        Ok(page.map(|entry| files::Entry { path: entry.path.clone(), size: entry.size }).collect())
+    }
+
+    fn read_chunk(
+        &mut self,
+        directory: &Resource<files::Directory>,
+        path: &str,
+        offset: u64,
+        max: u32,
+    ) -> Result<Vec<u8>, Refusal> {
+        if max == 0 {
+            return Err(Refusal::invalid("a read of no bytes would look like the end"));
+        }
+        self.check(directory, path, "read", Access::Read)?;
+        let granted = self.granted(directory)?;
+        if granted.last.as_ref().is_none_or(|(last, _)| last != path) {
+            granted.last = None;
+            match tree::open(&granted.directory, path) {
+                Ok(file) => granted.last = Some((path.to_owned(), file)),
+                Err(OpenError::NotFound) => return Err(types::CapabilityError::NotFound.into()),
+                Err(OpenError::Forbidden) => return Err(self.forbid(directory, path, "read")),
+                Err(OpenError::Io(error)) => return Err(unavailable(&error)),
+            }
+        }
+        let Some((_, file)) = &granted.last else { unreachable!("it was just opened") };
+        file.read_at(offset, max as usize).map_err(|error| unavailable(&error))
+    }
+
+    fn stage(&mut self, directory: &Resource<files::Directory>, path: &str, bytes: &[u8]) -> Result<(), Refusal> {
+        if bytes.len() > CHUNK_BYTES_MAX {
+            return Err(Refusal::invalid(format!("{} bytes in one call, more than {CHUNK_BYTES_MAX}", bytes.len())));
+        }
+        self.check(directory, path, "append", Access::ReadWrite)?;
+        self.exists(directory, path, "append")?;
+        let bytes_max = self.granted(directory)?.grant.write_bytes;
+        self.staging.append((directory.rep() as usize, path.to_owned()), bytes, bytes_max)
+    }
+
+    fn stage_removal(&mut self, directory: &Resource<files::Directory>, path: &str) -> Result<(), Refusal> {
+        self.check(directory, path, "remove", Access::ReadWrite)?;
+        let exists = self.exists(directory, path, "remove")?;
+        if !self.staging.remove((directory.rep() as usize, path.to_owned()), exists)? {
+            return Err(types::CapabilityError::NotFound.into());
+        }
+        Ok(())
+    }
+
+    /// Counts a use, however it ended.
+    fn count<T>(
+        &mut self,
+        directory: &Resource<files::Directory>,
+        operation: &'static str,
+        target: &str,
+        bytes: usize,
+        result: &Result<T, Refusal>,
+    ) {
+        let Some(granted) = self.open.get(directory.rep() as usize) else { return };
+        let (resource, result) = (&granted.grant.resource, result.as_ref().err().map_or("ok", Refusal::word));
+        self.uses.record(Used { resource, operation, target, result, bytes: bytes as u64 });
+    }
 }
 
 impl files::Host for Files {
@@ -160,18 +239,9 @@ impl files::HostDirectory for Files {
         after: Option<String>,
         max: u32,
     ) -> Result<Vec<files::Entry>, Refusal> {
-        if max == 0 {
-            return Err(Refusal::invalid("a page of no entries would look like the end"));
-        }
-        let interrupt = self.interrupt.clone();
-        let granted = self.granted(&directory)?;
-        if granted.listing.is_none() {
-            granted.listing = Some(list(granted, &interrupt)?);
-        }
-        let listing = granted.listing.as_deref().unwrap_or_default();
-        let from = after.map_or(0, |after| listing.partition_point(|entry| entry.path <= after));
-        let page = listing[from..].iter().take((max as usize).min(ENTRIES_PER_CALL_MAX));
-        Ok(page.map(|entry| files::Entry { path: entry.path.clone(), size: entry.size }).collect())
+        let page = self.list_page(&directory, after, max);
+        self.count(&directory, "entries", "", 0, &page);
+        page
     }
 
     fn read(
@@ -181,41 +251,21 @@ impl files::HostDirectory for Files {
         offset: u64,
         max: u32,
     ) -> Result<Vec<u8>, Refusal> {
-        if max == 0 {
-            return Err(Refusal::invalid("a read of no bytes would look like the end"));
-        }
-        self.check(&directory, &path, "read", Access::Read)?;
-        let granted = self.granted(&directory)?;
-        if granted.last.as_ref().is_none_or(|(last, _)| *last != path) {
-            granted.last = None;
-            match tree::open(&granted.directory, &path) {
-                Ok(file) => granted.last = Some((path, file)),
-                Err(OpenError::NotFound) => return Err(types::CapabilityError::NotFound.into()),
-                Err(OpenError::Forbidden) => return Err(self.forbid(&directory, &path, "read")),
-                Err(OpenError::Io(error)) => return Err(unavailable(&error)),
-            }
-        }
-        let Some((_, file)) = &granted.last else { unreachable!("it was just opened") };
-        file.read_at(offset, max as usize).map_err(|error| unavailable(&error))
+        let chunk = self.read_chunk(&directory, &path, offset, max);
+        self.count(&directory, "read", &path, chunk.as_ref().map_or(0, Vec::len), &chunk);
+        chunk
     }
 
     fn append(&mut self, directory: Resource<files::Directory>, path: String, bytes: Vec<u8>) -> Result<(), Refusal> {
-        if bytes.len() > CHUNK_BYTES_MAX {
-            return Err(Refusal::invalid(format!("{} bytes in one call, more than {CHUNK_BYTES_MAX}", bytes.len())));
-        }
-        self.check(&directory, &path, "append", Access::ReadWrite)?;
-        self.exists(&directory, &path, "append")?;
-        let bytes_max = self.granted(&directory)?.grant.write_bytes;
-        self.staging.append((directory.rep() as usize, path), &bytes, bytes_max)
+        let staged = self.stage(&directory, &path, &bytes);
+        self.count(&directory, "append", &path, if staged.is_ok() { bytes.len() } else { 0 }, &staged);
+        staged
     }
 
     fn remove(&mut self, directory: Resource<files::Directory>, path: String) -> Result<(), Refusal> {
-        self.check(&directory, &path, "remove", Access::ReadWrite)?;
-        let exists = self.exists(&directory, &path, "remove")?;
-        if !self.staging.remove((directory.rep() as usize, path), exists)? {
-            return Err(types::CapabilityError::NotFound.into());
-        }
-        Ok(())
+        let staged = self.stage_removal(&directory, &path);
+        self.count(&directory, "remove", &path, 0, &staged);
+        staged
     }
 
     fn drop(&mut self, _directory: Resource<files::Directory>) -> wasmtime::Result<()> {

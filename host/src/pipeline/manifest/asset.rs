@@ -1,23 +1,19 @@
-//! One `[assets.NAME]` section: grants, configuration, limits, retries.
+//! One `[assets.NAME]` section: configuration, limits, retries, and the grants by [`super::grant`].
 
-use std::{collections::BTreeMap, time::Duration};
-
-use globset::GlobBuilder;
+use std::time::Duration;
 
 use super::{
     super::{
-        diagnostic::shown,
-        policy::{Access, Backoff, DirectoryGrant, Limits, RetryPolicy},
-        quantity::{bytes_text, duration_text, fuel_text, parse_bytes, parse_duration_ms, parse_fuel},
+        policy::{Backoff, Limits, RetryPolicy},
+        quantity::{duration_text, fuel_text, parse_fuel},
         recipe::canonical_json,
     },
-    AssetSettings, Resource,
-    reader::{Entry, Quantity, Reader},
+    AssetSettings,
+    grant::read_grants,
+    reader::{Entry, Quantity, Reader, bytes, duration},
+    resource::Declared,
 };
 use crate::limit;
-
-/// The words for access.
-pub(super) const ACCESS: [(&str, Access); 2] = [("read", Access::Read), ("read-write", Access::ReadWrite)];
 
 const BACKOFFS: [(&str, Backoff); 3] =
     [("constant", Backoff::Constant), ("linear", Backoff::Linear), ("exponential", Backoff::Exponential)];
@@ -31,22 +27,6 @@ const FUEL: Quantity = Quantity {
     max: limit::FUEL_MAX,
 };
 
-const fn bytes(min: u64, max: u64) -> Quantity {
-    let fix = "write a number with B, KiB, MiB or GiB, for example \"256MiB\"";
-    Quantity { what: "a size", parse: parse_bytes, write: bytes_text, fix, min, max }
-}
-
-const fn duration(min: Duration, max: Duration) -> Quantity {
-    Quantity {
-        what: "a duration",
-        parse: parse_duration_ms,
-        write: |ms| duration_text(Duration::from_millis(ms)),
-        fix: "write a number with ms, s, m, h or d, for example \"90s\"",
-        min: min.as_millis() as u64,
-        max: max.as_millis() as u64,
-    }
-}
-
 /// Shorter durations are not measured.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -54,16 +34,12 @@ const SHORTEST: Duration = Duration::from_millis(1);
 pub(super) fn read_asset<'a>(
     reader: &mut Reader<'a>,
     entry: &Entry<'a>,
-    resources: &BTreeMap<String, Resource>,
+    resources: &Declared,
 ) -> Option<AssetSettings> {
     let section = reader.section(entry, &["grants", "config", "limits", "retry", "fresh_for"])?;
     let mut settings = AssetSettings::default();
-    if let Some(grants) = section.get("grants").and_then(|entry| reader.table(entry)) {
-        for (resource, entry) in &grants.entries {
-            reader.remember(entry);
-            settings.grants.extend(read_grant(reader, resource, entry, resources));
-        }
-        settings.grants.sort_by(|one, other| one.resource.cmp(&other.resource));
+    if let Some(entry) = section.get("grants") {
+        settings.grants = read_grants(reader, entry, resources);
     }
     if let Some(entry) = section.get("config") {
         settings.config = reader.json_object(entry).unwrap_or_default();
@@ -84,71 +60,6 @@ pub(super) fn read_asset<'a>(
         settings.fresh_for_ms = reader.quantity(entry, &duration(SHORTEST, limit::FRESH_FOR_MAX));
     }
     Some(settings)
-}
-
-fn read_grant<'a>(
-    reader: &mut Reader<'a>,
-    resource: &str,
-    entry: &Entry<'a>,
-    resources: &BTreeMap<String, Resource>,
-) -> Option<DirectoryGrant> {
-    let section = reader.section(entry, &["access", "paths", "write"])?;
-    let access = section.get("access").map_or(Some(Access::Read), |access| reader.word(access, &ACCESS));
-    let access = access.unwrap_or(Access::Read);
-    match resources.get(resource) {
-        None => {
-            let fix = reader.suggestion(resource, resources.keys().map(|name| &**name)).unwrap_or_else(|| {
-                format!("declare [resources.{}] with kind = \"directory\" and path = \"...\"", shown(resource))
-            });
-            reader.refuse(entry, format!("there is no resource `{}`", shown(resource)), fix);
-        }
-        Some(Resource::Directory { access: Access::Read, .. }) if access == Access::ReadWrite => {
-            let fix = format!("grant \"read\", or set resources.{resource}.access = \"read-write\"");
-            reader.refuse(section.get("access").unwrap_or(entry), "the resource may only be read", fix);
-        }
-        Some(_) => {}
-    }
-    let write = section.get("write");
-    if let (Some(write), Access::Read) = (write, access) {
-        reader.refuse(write, "changes nothing without access = \"read-write\"", "remove it");
-    }
-    let write_bytes = write.and_then(|write| reader.quantity(write, &bytes(1, limit::OUTPUT_BYTES_MAX)));
-    let paths = reader.required(&section, "paths", "list globs, for example paths = [\"*.csv\"]; \"**\" is everything");
-    let paths = paths.map(|paths| read_globs(reader, paths)).unwrap_or_default();
-    let write_bytes = write_bytes.unwrap_or(limit::WRITE_BYTES_DEFAULT);
-    Some(DirectoryGrant { resource: resource.to_owned(), access, paths, write_bytes })
-}
-
-fn read_globs<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
-    let Some(globs) = reader.strings(entry) else { return Vec::new() };
-    if globs.is_empty() {
-        reader.refuse(entry, "an empty list grants nothing", "list globs, or remove the grant");
-    }
-    if globs.len() > limit::GRANT_PATHS_MAX {
-        reader.refuse(entry, format!("{} globs are more than {}", globs.len(), limit::GRANT_PATHS_MAX), "");
-        return Vec::new();
-    }
-    for glob in &globs {
-        if let Some((mistake, fix)) = glob_mistake(glob) {
-            reader.refuse(entry, format!("\"{}\" {mistake}", shown(glob)), fix);
-        }
-    }
-    globs.into_iter().map(ToOwned::to_owned).collect()
-}
-
-/// Why a glob could never match, and the fix.
-fn glob_mistake(glob: &str) -> Option<(String, &'static str)> {
-    let parts = || glob.split('/');
-    if glob.is_empty() || glob.len() > limit::GRANT_PATH_BYTES_MAX {
-        return Some((format!("is not a glob of 1 to {} bytes", limit::GRANT_PATH_BYTES_MAX), ""));
-    }
-    if glob.starts_with('/') || parts().any(|part| matches!(part, "" | "." | "..")) {
-        return Some(("can match nothing".to_owned(), "paths are relative to the directory, without `.` and `..`"));
-    }
-    match GlobBuilder::new(glob).literal_separator(true).build() {
-        Ok(_) => None,
-        Err(error) => Some((format!("is not a glob: {}", error.kind()), "write one such as \"*.csv\" or \"**\"")),
-    }
 }
 
 fn read_limits<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Limits {

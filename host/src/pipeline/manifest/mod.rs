@@ -5,24 +5,27 @@
 //! opened here.
 
 mod asset;
+mod grant;
 mod reader;
+mod resource;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
 use toml_edit::Document;
 
-use self::reader::{Entry, Reader, Section};
+use self::{
+    reader::{Entry, Reader, Section},
+    resource::{Declared, read_resources},
+};
 use super::{
     definition::name_mistake,
     diagnostic::{Diagnostic, Place, bounded, shown},
-    policy::{Access, DirectoryGrant, Limits, RetryPolicy},
+    policy::{Limits, RetryPolicy},
+    resource::{Grant, Resource},
 };
-use crate::limit::{
-    ASSETS_PER_PIPELINE_MAX, COMPONENTS_PER_PIPELINE_MAX, MANIFEST_BYTES_MAX, RESOURCES_PER_PIPELINE_MAX,
-};
+use crate::limit::{ASSETS_PER_PIPELINE_MAX, COMPONENTS_PER_PIPELINE_MAX, MANIFEST_BYTES_MAX};
 
 /// A manifest that makes sense on its own.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,24 +51,11 @@ pub struct ComponentSource {
     pub path: String,
 }
 
-/// Something outside the sandbox.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Resource {
-    /// A folder of files.
-    Directory {
-        /// Relative to the manifest's folder.
-        path: String,
-        /// The most that any grant of it may allow.
-        access: Access,
-    },
-}
-
 /// What the manifest decides about one asset, resolved.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct AssetSettings {
     /// Sorted by resource.
-    pub grants: Vec<DirectoryGrant>,
+    pub grants: Vec<Grant>,
     /// A JSON object.
     pub config: serde_json::Map<String, serde_json::Value>,
     /// Bounds of an attempt.
@@ -125,7 +115,7 @@ fn read<'a>(reader: &mut Reader<'a>, document: &'a Document<&'a str>) -> Manifes
         file: String::new(),
         name: read_name(reader, &root),
         components: read_components(reader, &root),
-        resources,
+        resources: resources.into_iter().filter_map(|(name, resource)| Some((name, resource?))).collect(),
         assets,
         places: BTreeMap::new(),
     }
@@ -183,48 +173,10 @@ fn read_path<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Option<String> {
     Some(path.to_owned())
 }
 
-/// The kinds of resources; one is known to this version.
-const RESOURCE_KINDS: [(&str, bool); 5] =
-    [("directory", true), ("http", false), ("key-value", false), ("sql", false), ("secret", false)];
-
-fn read_resources<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> BTreeMap<String, Resource> {
-    let mut resources = BTreeMap::new();
-    let Some(table) = root.get("resources").and_then(|entry| reader.table(entry)) else { return resources };
-    if table.entries.len() > RESOURCES_PER_PIPELINE_MAX {
-        let count = table.entries.len();
-        let message = format!("{count} resources are more than the {RESOURCES_PER_PIPELINE_MAX} of a pipeline");
-        reader.refuse(&table.this, message, "");
-    }
-    for (name, entry) in table.entries.iter().take(RESOURCES_PER_PIPELINE_MAX) {
-        reader.remember(entry);
-        if let Some(mistake) = name_mistake("a resource", name) {
-            reader.refuse(entry, mistake, "");
-        }
-        if let Some(resource) = read_resource(reader, entry) {
-            resources.insert(name.clone(), resource);
-        }
-    }
-    resources
-}
-
-fn read_resource<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Option<Resource> {
-    let section = reader.section(entry, &["kind", "path", "access"])?;
-    let kind = reader.required(&section, "kind", "add kind = \"directory\"");
-    let known = kind.and_then(|kind| reader.word(kind, &RESOURCE_KINDS));
-    if let (Some(kind), Some(false)) = (kind, known) {
-        reader.refuse(kind, "this kind of resource is not supported yet", "only \"directory\" is");
-    }
-    let path = reader.required(&section, "path", "add path = \"...\"");
-    let path = path.and_then(|path| read_path(reader, path));
-    let access = section.get("access").map_or(Some(Access::Read), |access| reader.word(access, &asset::ACCESS));
-    // A resource that is half understood still counts as declared: its grants are not mistakes on top.
-    Some(Resource::Directory { path: path.unwrap_or_default(), access: access.unwrap_or(Access::ReadWrite) })
-}
-
 fn read_assets<'a>(
     reader: &mut Reader<'a>,
     root: &Section<'a>,
-    resources: &BTreeMap<String, Resource>,
+    resources: &Declared,
 ) -> BTreeMap<String, AssetSettings> {
     let mut assets = BTreeMap::new();
     let Some(table) = root.get("assets").and_then(|entry| reader.table(entry)) else { return assets };

@@ -3,12 +3,15 @@
 //! Reading never stops at the first mistake: each reader records a diagnostic and returns nothing, and the caller
 //! goes on with a default, so that one answer names everything. What the keys mean is [`super`]'s business.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use serde_json::{Map, Value as Json};
 use toml_edit::{Item, TableLike, Value};
 
-use super::super::diagnostic::{Diagnostic, Place, did_you_mean, shown};
+use super::super::{
+    diagnostic::{Diagnostic, Place, did_you_mean, shown},
+    quantity::{bytes_text, duration_text, parse_bytes, parse_duration_ms},
+};
 use crate::limit::DIAGNOSTICS_MAX;
 
 /// A document that is being read, and what was wrong so far.
@@ -54,6 +57,24 @@ pub(super) struct Quantity {
     pub fix: &'static str,
     pub min: u64,
     pub max: u64,
+}
+
+/// A size within bounds.
+pub(super) const fn bytes(min: u64, max: u64) -> Quantity {
+    let fix = "write a number with B, KiB, MiB or GiB, for example \"256MiB\"";
+    Quantity { what: "a size", parse: parse_bytes, write: bytes_text, fix, min, max }
+}
+
+/// A duration within bounds.
+pub(super) const fn duration(min: Duration, max: Duration) -> Quantity {
+    Quantity {
+        what: "a duration",
+        parse: parse_duration_ms,
+        write: |ms| duration_text(Duration::from_millis(ms)),
+        fix: "write a number with ms, s, m, h or d, for example \"90s\"",
+        min: min.as_millis() as u64,
+        max: max.as_millis() as u64,
+    }
 }
 
 impl<'a> Reader<'a> {

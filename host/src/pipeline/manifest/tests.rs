@@ -1,6 +1,12 @@
 //! Reading manifests: the whole of a sound one, and one negative fixture for each rule.
 
-use super::{super::policy::Backoff, *};
+use super::{
+    super::{
+        policy::Backoff,
+        resource::{Access, DirectoryGrant},
+    },
+    *,
+};
 use crate::limit;
 
 /// A manifest that is sound, before and after what a fixture adds.
@@ -67,7 +73,7 @@ fresh_for = "1h"
         paths: vec!["*.csv".into(), "b/**".into()],
         write_bytes: 2 << 20,
     };
-    assert_eq!(raw.grants, [grant]);
+    assert_eq!(raw.grants, [Grant::Files(grant)]);
     let config = serde_json::json!({
         "city": "Seattle", "days": [1, 2.5, true], "since": "2012-01-01", "at": { "lat": 47.6 },
     });
@@ -91,7 +97,8 @@ fresh_for = "1h"
 #[test]
 fn what_is_left_out_has_its_default() {
     assert_eq!(settings(""), AssetSettings::default());
-    let grant = settings("grants.station.paths = [\"**\"]").grants.remove(0);
+    let grants = settings("grants.station.paths = [\"**\"]").grants;
+    let grant = grants[0].directory().unwrap();
     assert_eq!((grant.access, grant.write_bytes), (Access::Read, limit::WRITE_BYTES_DEFAULT));
     let limits = Limits { fuel: 7, ..Limits::default() };
     assert_eq!(settings("limits.fuel = \"7\"").limits, limits);
@@ -126,13 +133,11 @@ grants = { staton = { paths = [] } }
     flowstone.toml:1:1: components: missing; add [[components]] with path = "..." for each component
     flowstone.toml:2:2: pipelin: unknown key; did you mean `pipeline`?
     flowstone.toml:6:8: resources.station.kind: "directry" is not known here; did you mean `directory`?
-    flowstone.toml:7:8: resources.station.path: must be text in quotes, not a whole number
     flowstone.toml:10:19: assets.raw.limits.fuel: "5X" is not an amount of fuel; write a number with K, M, G or T, for example "5G"
     flowstone.toml:10:34: assets.raw.limits.memory: "8GiB" is out of bounds; from 1MiB to 4GiB
     flowstone.toml:10:42: assets.raw.limits.tiemout: unknown key; did you mean `timeout`?
     flowstone.toml:11:26: assets.raw.retry.max_attempts: 0 is out of bounds; from 1 to 100
     flowstone.toml:12:21: assets.raw.grants.staton: there is no resource `staton`; did you mean `station`?
-    flowstone.toml:12:31: assets.raw.grants.staton.paths: an empty list grants nothing; list globs, or remove the grant
     "#);
 }
 
@@ -156,8 +161,7 @@ fn missing_parts_are_named() {
     "#);
     insta::assert_snapshot!(answer("[[components]]\n[resources.a]\n"), @r#"
     flowstone.toml:5:1: components[1].path: missing; add path = "..."
-    flowstone.toml:6:12: resources.a.kind: missing; add kind = "directory"
-    flowstone.toml:6:12: resources.a.path: missing; add path = "..."
+    flowstone.toml:6:12: resources.a.kind: missing; add kind = "directory", or another kind
     "#);
 }
 
@@ -279,8 +283,9 @@ fn words_are_one_of_a_few() {
         "flowstone.toml:9:17: assets.raw.retry.backoff: \"exponental\" is not known here; did you mean `exponential`?",
     );
     check(
-        answer("[resources.a]\nkind = \"http\"\npath = \"x\"\n"),
-        "flowstone.toml:6:8: resources.a.kind: this kind of resource is not supported yet; only \"directory\" is",
+        answer("[resources.a]\nkind = \"queue\"\npath = \"x\"\n"),
+        "flowstone.toml:6:8: resources.a.kind: \"queue\" is not known here; \
+         write one of \"directory\", \"clock\", \"random\"",
     );
     check(
         answer(&format!("{STATION}access = \"all\"\n")),
@@ -298,7 +303,7 @@ fn a_grant_names_a_resource_and_stays_within_it() {
     check(
         answer_asset("grants = { other = { paths = [\"**\"] } }\n"),
         "flowstone.toml:9:20: assets.raw.grants.other: there is no resource `other`; \
-         declare [resources.other] with kind = \"directory\" and path = \"...\"",
+         declare [resources.other] with its kind, for example kind = \"directory\" and path = \"...\"",
     );
     check(
         answer_asset("grants = { station = { access = \"read-write\", paths = [\"**\"] } }\n"),

@@ -5,8 +5,9 @@ use super::{
         asset::{Mapping, TimeUnit},
         graph::tests::asset,
         keyspace::tests::{at, list, time},
-        policy::{Access, DirectoryGrant, Limits, RetryPolicy},
+        policy::{Limits, RetryPolicy},
         recipe::{InputVersion, config_digest, input_digest, reach_digest, sources_digest},
+        resource::{Access, DirectoryGrant, Grant},
         selection::resolve_selection,
     },
     *,
@@ -240,6 +241,7 @@ fn every_part_of_a_recipe_has_its_reason() {
     let configure = |story: &mut Story| drop(story.asset("doubled").config.insert("factor".into(), 3.into()));
     assert_eq!(after(&configure), ["doubled: config changed"]);
     let grant = DirectoryGrant { resource: "r".into(), access: Access::Read, paths: vec!["**".into()], write_bytes: 1 };
+    let grant = Grant::Files(grant);
     assert_eq!(after(&|story| story.asset("doubled").grants = vec![grant.clone()]), ["doubled: grant changed"]);
     let source = SourceFingerprint { resource: "r".into(), fingerprint: Digest::of(b"files") };
     assert_eq!(after(&|story| story.sources[2] = vec![source.clone()]), ["doubled: source files changed"]);

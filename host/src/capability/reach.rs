@@ -1,0 +1,25 @@
+//! What an attempt can reach: everything that its grants opened for it, by value.
+
+use super::files::Directory;
+use crate::pipeline::asset::Capability;
+
+/// The open ends of an attempt's grants. Empty reaches nothing.
+#[derive(Debug, Default)]
+pub struct Reach {
+    /// Granted directories.
+    pub directories: Vec<Directory>,
+    /// The granted clock, by its name: the real time instead of the job's.
+    pub clock: Option<String>,
+    /// Granted randomness, by its name. The numbers themselves come with the attempt's seed.
+    pub random: Option<String>,
+}
+
+impl Reach {
+    /// The capabilities whose interfaces have something behind them.
+    pub fn capabilities(&self) -> impl Iterator<Item = Capability> {
+        let directories = (!self.directories.is_empty()).then_some(Capability::Files);
+        let clock = self.clock.as_ref().map(|_| Capability::Clock);
+        let random = self.random.as_ref().map(|_| Capability::Random);
+        [directories, clock, random].into_iter().flatten()
+    }
+}

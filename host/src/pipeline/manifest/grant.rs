@@ -1,0 +1,106 @@
+//! The `grants` of one asset: one function for each kind of resource, which narrows what the resource allows.
+
+use globset::GlobBuilder;
+
+use super::{
+    super::{
+        diagnostic::shown,
+        resource::{Access, DirectoryGrant, Grant, PlainGrant, Resource},
+    },
+    reader::{Entry, Reader, bytes},
+    resource::Declared,
+};
+use crate::limit;
+
+/// The words for access.
+pub(super) const ACCESS: [(&str, Access); 2] = [("read", Access::Read), ("read-write", Access::ReadWrite)];
+
+/// Reads an asset's grants, sorted by resource; what is wrong is recorded.
+pub(super) fn read_grants<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>, resources: &Declared) -> Vec<Grant> {
+    let Some(table) = reader.table(entry) else { return Vec::new() };
+    let mut grants = Vec::new();
+    for (resource, entry) in &table.entries {
+        reader.remember(entry);
+        grants.extend(read_grant(reader, resource, entry, resources));
+    }
+    grants.sort_by(|one: &Grant, other| one.resource().cmp(other.resource()));
+    grants
+}
+
+fn read_grant<'a>(reader: &mut Reader<'a>, name: &str, entry: &Entry<'a>, resources: &Declared) -> Option<Grant> {
+    let Some(resource) = resources.get(name) else {
+        let fix = reader.suggestion(name, resources.keys().map(|name| &**name)).unwrap_or_else(|| {
+            format!(
+                "declare [resources.{}] with its kind, for example kind = \"directory\" and path = \"...\"",
+                shown(name)
+            )
+        });
+        reader.refuse(entry, format!("there is no resource `{}`", shown(name)), fix);
+        return None;
+    };
+    match resource.as_ref()? {
+        Resource::Directory { access, .. } => read_directory(reader, name, entry, *access).map(Grant::Files),
+        Resource::Clock => read_plain(reader, name, entry).map(Grant::Clock),
+        Resource::Random => read_plain(reader, name, entry).map(Grant::Random),
+    }
+}
+
+fn read_plain<'a>(reader: &mut Reader<'a>, resource: &str, entry: &Entry<'a>) -> Option<PlainGrant> {
+    reader.section(entry, &[]).map(|_| PlainGrant { resource: resource.to_owned() })
+}
+
+fn read_directory<'a>(
+    reader: &mut Reader<'a>,
+    resource: &str,
+    entry: &Entry<'a>,
+    allowed: Access,
+) -> Option<DirectoryGrant> {
+    let section = reader.section(entry, &["access", "paths", "write"])?;
+    let access = section.get("access").map_or(Some(Access::Read), |access| reader.word(access, &ACCESS));
+    let access = access.unwrap_or(Access::Read);
+    if (allowed, access) == (Access::Read, Access::ReadWrite) {
+        let fix = format!("grant \"read\", or set resources.{resource}.access = \"read-write\"");
+        reader.refuse(section.get("access").unwrap_or(entry), "the resource may only be read", fix);
+    }
+    let write = section.get("write");
+    if let (Some(write), Access::Read) = (write, access) {
+        reader.refuse(write, "changes nothing without access = \"read-write\"", "remove it");
+    }
+    let write_bytes = write.and_then(|write| reader.quantity(write, &bytes(1, limit::OUTPUT_BYTES_MAX)));
+    let paths = reader.required(&section, "paths", "list globs, for example paths = [\"*.csv\"]; \"**\" is everything");
+    let paths = paths.map(|paths| read_globs(reader, paths)).unwrap_or_default();
+    let write_bytes = write_bytes.unwrap_or(limit::WRITE_BYTES_DEFAULT);
+    Some(DirectoryGrant { resource: resource.to_owned(), access, paths, write_bytes })
+}
+
+fn read_globs<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
+    let Some(globs) = reader.strings(entry) else { return Vec::new() };
+    if globs.is_empty() {
+        reader.refuse(entry, "an empty list grants nothing", "list globs, or remove the grant");
+    }
+    if globs.len() > limit::GRANT_PATHS_MAX {
+        reader.refuse(entry, format!("{} globs are more than {}", globs.len(), limit::GRANT_PATHS_MAX), "");
+        return Vec::new();
+    }
+    for glob in &globs {
+        if let Some((mistake, fix)) = glob_mistake(glob) {
+            reader.refuse(entry, format!("\"{}\" {mistake}", shown(glob)), fix);
+        }
+    }
+    globs.into_iter().map(ToOwned::to_owned).collect()
+}
+
+/// Why a glob could never match, and the fix.
+fn glob_mistake(glob: &str) -> Option<(String, &'static str)> {
+    let parts = || glob.split('/');
+    if glob.is_empty() || glob.len() > limit::GRANT_PATH_BYTES_MAX {
+        return Some((format!("is not a glob of 1 to {} bytes", limit::GRANT_PATH_BYTES_MAX), ""));
+    }
+    if glob.starts_with('/') || parts().any(|part| matches!(part, "" | "." | "..")) {
+        return Some(("can match nothing".to_owned(), "paths are relative to the directory, without `.` and `..`"));
+    }
+    match GlobBuilder::new(glob).literal_separator(true).build() {
+        Ok(_) => None,
+        Err(error) => Some((format!("is not a glob: {}", error.kind()), "write one such as \"*.csv\" or \"**\"")),
+    }
+}

@@ -1,0 +1,174 @@
+//! Resources, which exist outside the sandbox, and grants, which let one asset use one of them, narrowed.
+//!
+//! An operator owns resources; the manifest grants them. A grant without its resource, or beyond it, is a mistake of
+//! the manifest's, and is answered there. Every default has been filled in when these values exist, and the filled-in
+//! values are what is stored.
+
+use serde::{Deserialize, Serialize};
+
+use super::asset::Capability;
+use crate::blob::DigestWriter;
+
+/// Something outside the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Resource {
+    /// A folder of files.
+    Directory {
+        /// Relative to the manifest's folder until it is deployed, absolute from then on.
+        path: String,
+        /// The most that any grant of it may allow.
+        access: Access,
+    },
+    /// The real time.
+    Clock,
+    /// Real randomness.
+    Random,
+}
+
+impl Resource {
+    /// How an asset uses a resource of this kind.
+    pub fn capability(&self) -> Capability {
+        match self {
+            Self::Directory { .. } => Capability::Files,
+            Self::Clock => Capability::Clock,
+            Self::Random => Capability::Random,
+        }
+    }
+}
+
+/// An asset's right to one resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "capability", rename_all = "kebab-case")]
+pub enum Grant {
+    /// A directory, or some of its files.
+    Files(DirectoryGrant),
+    /// The real time instead of the job's.
+    Clock(PlainGrant),
+    /// Real randomness instead of the recipe's.
+    Random(PlainGrant),
+}
+
+/// A right that cannot be narrowed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlainGrant {
+    /// The resource's name.
+    pub resource: String,
+}
+
+/// An asset's right to one directory resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryGrant {
+    /// The resource's name.
+    pub resource: String,
+    /// What may be done.
+    pub access: Access,
+    /// Globs over relative paths, at least one; what none matches is denied.
+    pub paths: Vec<String>,
+    /// Bytes that one attempt may stage in writes.
+    pub write_bytes: u64,
+}
+
+/// What may be done with a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// List and read.
+    Read,
+    /// Stage writes and removals as well.
+    ReadWrite,
+}
+
+impl Access {
+    /// Its name in the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::ReadWrite => "read-write",
+        }
+    }
+}
+
+impl Grant {
+    /// The resource's name.
+    pub fn resource(&self) -> &str {
+        match self {
+            Self::Files(grant) => &grant.resource,
+            Self::Clock(grant) | Self::Random(grant) => &grant.resource,
+        }
+    }
+
+    /// How the asset may use it.
+    pub fn capability(&self) -> Capability {
+        match self {
+            Self::Files(_) => Capability::Files,
+            Self::Clock(_) => Capability::Clock,
+            Self::Random(_) => Capability::Random,
+        }
+    }
+
+    /// The grant of a directory, if it is one.
+    pub fn directory(&self) -> Option<&DirectoryGrant> {
+        match self {
+            Self::Files(grant) => Some(grant),
+            _ => None,
+        }
+    }
+
+    /// Whether what it reaches is an input like any other: then the same recipe gives the same bytes.
+    pub fn is_deterministic(&self) -> bool {
+        match self {
+            Self::Files(grant) => grant.access == Access::Read,
+            Self::Clock(_) | Self::Random(_) => false,
+        }
+    }
+
+    /// What it lets an asset reach: resource and rights. Its limits and the order of its lists decide nothing about an
+    /// output, and where a resource is differs from machine to machine.
+    pub(super) fn digest_reach(&self, writer: &mut DigestWriter) {
+        match self {
+            Self::Files(grant) => {
+                let mut paths: Vec<&str> = grant.paths.iter().map(|path| &**path).collect();
+                paths.sort_unstable();
+                paths.dedup();
+                writer.field(b"directory");
+                writer.field(grant.resource.as_bytes());
+                writer.field(grant.access.name().as_bytes());
+                writer.field(&(paths.len() as u64).to_le_bytes());
+                paths.iter().for_each(|path| writer.field(path.as_bytes()));
+            }
+            Self::Clock(grant) | Self::Random(grant) => {
+                writer.field(self.capability().name().as_bytes());
+                writer.field(grant.resource.as_bytes());
+            }
+        }
+    }
+}
+
+impl Capability {
+    /// The kind of resource that it uses, as the manifest names it.
+    pub fn resource_kind(self) -> &'static str {
+        match self {
+            Self::Files => "directory",
+            other => other.name(),
+        }
+    }
+
+    /// The lines, after its kind, that a manifest needs to declare a resource for it.
+    pub fn resource_example(self) -> &'static [&'static str] {
+        match self {
+            Self::Files => &["path = \"...\""],
+            _ => &[],
+        }
+    }
+
+    /// What a manifest writes to grant it, in the widest form that reads.
+    pub fn grant_example(self) -> &'static str {
+        match self {
+            Self::Files => "{ access = \"read\", paths = [\"**\"] }",
+            _ => "{}",
+        }
+    }
+}
