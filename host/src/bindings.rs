@@ -8,7 +8,7 @@
 
 wasmtime::component::bindgen!({
     path: "../wit",
-    world: "flowstone:asset/asset-with-files",
+    world: "flowstone:asset/everything",
     imports: { default: trappable },
     exports: { default: async },
     trappable_error_type: {

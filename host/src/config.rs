@@ -11,9 +11,13 @@
 //! | `FLOWSTONE_LOG` | `--log` | what is logged, as `tracing` filters are written | `warn` |
 //! | `FLOWSTONE_LOG_FORMAT` | `--log-format` | `text` or `json` | `text` |
 //! | `FLOWSTONE_CONCURRENCY` | `--concurrency` | guests that run at a time | one for each processor |
+//! | `FLOWSTONE_MANIFEST_RESOURCES` | `--manifest-resources` | `allow` or `refuse` that a manifest declares resources | `allow` with the embedded database, `refuse` with a server |
+//! | `FLOWSTONE_SEAL_KEY` | none: it is a secret | the key of sealed secrets, 64 hexadecimal digits | the file `seal.key` in the state directory |
+//! | `FLOWSTONE_SECRET_*` | none: they are secrets | what resources of the kind `secret` may name | the resource cannot be used |
 //! | `NO_COLOR` | none | not empty: no colours | colours on a terminal |
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fmt, io,
     num::NonZeroUsize,
@@ -23,7 +27,12 @@ use std::{
 
 use sqlx::postgres::PgConnectOptions;
 
-use crate::limit::CONCURRENCY_MAX;
+use zeroize::Zeroizing;
+
+use crate::{
+    limit::CONCURRENCY_MAX,
+    secret::{SECRET_VARIABLE_PREFIX, SealError, SealKey, SecretSources, SecretValue},
+};
 
 /// Flags of every command.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,6 +44,10 @@ pub struct GlobalFlags {
     /// Where outputs and components are kept [default: `blobs` in the state directory].
     #[arg(long, global = true, env = "FLOWSTONE_BLOBS", value_name = "DIR")]
     pub blobs: Option<PathBuf>,
+    /// Whether a manifest may declare resources, or only grant what an operator registered
+    /// [default: allow with the embedded database, refuse with a server].
+    #[arg(long, global = true, env = "FLOWSTONE_MANIFEST_RESOURCES", value_name = "ANSWER", value_enum)]
+    pub manifest_resources: Option<Answer>,
     /// What is logged to stderr, for example `info` or `warn,flowstone::runner=debug`.
     #[arg(long, global = true, env = "FLOWSTONE_LOG", value_name = "FILTER", default_value = "warn")]
     pub log: String,
@@ -57,6 +70,15 @@ impl WorkerFlags {
         let processors = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         self.concurrency.unwrap_or_else(processors).get().min(CONCURRENCY_MAX)
     }
+}
+
+/// To something that may be done or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Answer {
+    /// It may.
+    Allow,
+    /// It may not.
+    Refuse,
 }
 
 /// How log lines look.
@@ -98,6 +120,59 @@ pub struct LogSettings {
     pub format: LogFormat,
 }
 
+/// Where this process finds secrets, and the key that opens sealed ones.
+#[derive(Clone, Debug)]
+pub struct SecretSettings {
+    variables: BTreeMap<String, SecretValue>,
+    seal_key: Option<SealKey>,
+    seal_key_file: PathBuf,
+}
+
+impl SecretSettings {
+    /// What there is of it now: the key's file is read when it is needed, because another command may have made it.
+    pub fn sources(&self) -> Result<SecretSources, SettingError> {
+        let seal_key = match &self.seal_key {
+            Some(key) => Some(key.clone()),
+            None => read_seal_key(&self.seal_key_file)?,
+        };
+        Ok(SecretSources { variables: self.variables.clone(), seal_key })
+    }
+
+    /// The key to seal with; a new one, in the state directory and for its owner alone, if there is none yet.
+    pub fn seal_key(&self) -> Result<SealKey, SettingError> {
+        if let Some(key) = self.sources()?.seal_key {
+            return Ok(key);
+        }
+        let refused = |source: io::Error| SettingError::SealKeyFile { path: self.seal_key_file.clone(), source };
+        let key = SealKey::random().map_err(|error| refused(io::Error::other(error)))?;
+        let folder = self.seal_key_file.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(refused)?;
+        // Whole or not at all, and never in place of one that another process made meanwhile: that one seals already.
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(refused)?;
+        io::Write::write_all(&mut file, key.to_hex().as_bytes()).map_err(refused)?;
+        file.as_file().sync_all().map_err(refused)?;
+        match file.persist_noclobber(&self.seal_key_file) {
+            Ok(_) => Ok(key),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+                let made = read_seal_key(&self.seal_key_file)?;
+                made.ok_or_else(|| refused(io::ErrorKind::NotFound.into()))
+            }
+            Err(error) => Err(refused(error.error)),
+        }
+    }
+}
+
+fn read_seal_key(path: &Path) -> Result<Option<SealKey>, SettingError> {
+    let refused = |source: io::Error| SettingError::SealKeyFile { path: path.to_owned(), source };
+    let text = match std::fs::read(path) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(refused(error)),
+    };
+    let key = SealKey::from_hex(&Zeroizing::new(String::from_utf8_lossy(&text).into_owned()));
+    key.map(Some).map_err(|error| refused(io::Error::other(error)))
+}
+
 /// What a process goes by.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -107,6 +182,10 @@ pub struct Settings {
     pub database: Database,
     /// Absolute. Where bytes go.
     pub blobs: PathBuf,
+    /// Whether a manifest may declare resources.
+    pub manifest_resources: bool,
+    /// Where secrets are.
+    pub secrets: SecretSettings,
     /// What is logged.
     pub log: LogSettings,
     /// Whether colours may be used where a terminal shows them.
@@ -123,6 +202,20 @@ pub enum SettingError {
     DatabaseUrl {
         /// What is wrong with it.
         source: sqlx::Error,
+    },
+    /// `FLOWSTONE_SEAL_KEY`, whose value is not shown.
+    #[error("FLOWSTONE_SEAL_KEY is no key")]
+    SealKey {
+        /// What is wrong with it.
+        source: SealError,
+    },
+    /// The file of the seal key.
+    #[error("the seal key at {path:?} cannot be used")]
+    SealKeyFile {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
     },
     /// A blob store that is not a directory.
     #[error("blobs are kept in a directory; {value} is not the path of one")]
@@ -161,9 +254,16 @@ impl Settings {
             None => state_dir.join("blobs"),
         };
         let log = LogSettings { filter: flags.log.clone(), format: flags.log_format };
+        let database = database(find(environment, "DATABASE_URL"))?;
+        let manifest_resources = match flags.manifest_resources {
+            Some(answer) => answer == Answer::Allow,
+            None => matches!(database, Database::Embedded),
+        };
         Ok(Self {
+            manifest_resources,
+            secrets: secrets(environment, &state_dir)?,
             state_dir,
-            database: database(find(environment, "DATABASE_URL"))?,
+            database,
             blobs,
             log,
             colors: find(environment, "NO_COLOR").is_none(),
@@ -175,6 +275,19 @@ impl Settings {
 /// A variable; an empty one counts as absent, as `X= command` is how one is left out.
 fn find<'e>(environment: &'e [(OsString, OsString)], name: &str) -> Option<&'e OsStr> {
     environment.iter().find(|(found, value)| found == name && !value.is_empty()).map(|(_, value)| value.as_os_str())
+}
+
+fn secrets(environment: &[(OsString, OsString)], state_dir: &Path) -> Result<SecretSettings, SettingError> {
+    let key = find(environment, "FLOWSTONE_SEAL_KEY").map(|key| SealKey::from_hex(&key.to_string_lossy()));
+    let variables = environment.iter().filter_map(|(name, value)| {
+        let name = name.to_str().filter(|name| name.starts_with(SECRET_VARIABLE_PREFIX))?;
+        Some((name.to_owned(), SecretValue::new(value.as_encoded_bytes().to_vec())))
+    });
+    Ok(SecretSettings {
+        variables: variables.collect(),
+        seal_key: key.transpose().map_err(|source| SettingError::SealKey { source })?,
+        seal_key_file: state_dir.join("seal.key"),
+    })
 }
 
 fn database(url: Option<&OsStr>) -> Result<Database, SettingError> {
@@ -201,21 +314,34 @@ fn absolute(path: &Path) -> Result<PathBuf, SettingError> {
     std::path::absolute(path).map_err(|source| SettingError::Path { path: path.to_owned(), source })
 }
 
-const VARIABLES: [&str; 5] =
-    ["FLOWSTONE_STATE", "FLOWSTONE_BLOBS", "FLOWSTONE_LOG", "FLOWSTONE_LOG_FORMAT", "FLOWSTONE_CONCURRENCY"];
+/// Those of flags, in the order of the flags.
+const VARIABLES: [&str; 6] = [
+    "FLOWSTONE_STATE",
+    "FLOWSTONE_BLOBS",
+    "FLOWSTONE_MANIFEST_RESOURCES",
+    "FLOWSTONE_LOG",
+    "FLOWSTONE_LOG_FORMAT",
+    "FLOWSTONE_CONCURRENCY",
+];
+
+/// Without a flag, because they are secrets.
+const SECRET_VARIABLES: [&str; 1] = ["FLOWSTONE_SEAL_KEY"];
 
 /// A misspelt variable would silently change nothing.
 fn unknown_variables(environment: &[(OsString, OsString)]) -> Vec<String> {
     let unknown = environment
         .iter()
         .map(|(name, _)| name.to_string_lossy())
-        .filter(|name| name.starts_with("FLOWSTONE_") && !VARIABLES.contains(&name.as_ref()));
+        .filter(|name| name.starts_with("FLOWSTONE_") && !name.starts_with(SECRET_VARIABLE_PREFIX))
+        .filter(|name| !VARIABLES.contains(&name.as_ref()) && !SECRET_VARIABLES.contains(&name.as_ref()));
     let mut warnings: Vec<String> = unknown
-        .map(|name| match VARIABLES.iter().min_by_key(|known| strsim::levenshtein(known, &name)) {
-            Some(known) if strsim::levenshtein(known, &name) <= 3 => {
-                format!("the variable {name} means nothing to FlowStone: did you mean {known}?")
+        .map(|name| {
+            match VARIABLES.iter().chain(&SECRET_VARIABLES).min_by_key(|known| strsim::levenshtein(known, &name)) {
+                Some(known) if strsim::levenshtein(known, &name) <= 3 => {
+                    format!("the variable {name} means nothing to FlowStone: did you mean {known}?")
+                }
+                _ => format!("the variable {name} means nothing to FlowStone"),
             }
-            _ => format!("the variable {name} means nothing to FlowStone"),
         })
         .collect();
     warnings.sort();
@@ -271,10 +397,6 @@ mod tests {
     fn each_flag_has_its_variable() {
         let command = <Command as clap::CommandFactory>::command();
         let variables: Vec<_> = command.get_arguments().filter_map(|flag| flag.get_env()?.to_str()).collect();
-        assert_eq!(
-            variables,
-            ["FLOWSTONE_STATE", "FLOWSTONE_BLOBS", "FLOWSTONE_LOG", "FLOWSTONE_LOG_FORMAT", "FLOWSTONE_CONCURRENCY"]
-        );
         assert_eq!(variables, VARIABLES);
     }
 
@@ -314,5 +436,47 @@ mod tests {
                 "the variable FLOWSTONE_BLOB means nothing to FlowStone: did you mean FLOWSTONE_BLOBS?",
             ]
         );
+    }
+
+    #[test]
+    fn on_a_server_resources_are_the_operators_unless_it_is_said_otherwise() {
+        let server = [("DATABASE_URL", "postgres://db/flow")];
+        assert!(resolve(&[], &[]).unwrap().manifest_resources);
+        assert!(!resolve(&[], &server).unwrap().manifest_resources);
+        assert!(resolve(&["--manifest-resources", "allow"], &server).unwrap().manifest_resources);
+        assert!(!resolve(&["--manifest-resources", "refuse"], &[]).unwrap().manifest_resources);
+    }
+
+    #[test]
+    fn secrets_are_the_variables_of_their_prefix_and_are_not_shown() {
+        let environment = [("FLOWSTONE_SECRET_TOKEN", "hunter2"), ("HOME", "/root"), ("DATABASE_URL", "")];
+        let settings = resolve(&[], &environment).unwrap();
+        assert_eq!(settings.warnings, [] as [&str; 0]);
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        let variables = settings.secrets.sources().unwrap().variables;
+        assert_eq!(variables.keys().collect::<Vec<_>>(), ["FLOWSTONE_SECRET_TOKEN"]);
+        assert_eq!(variables["FLOWSTONE_SECRET_TOKEN"].expose(), b"hunter2");
+    }
+
+    #[test]
+    fn the_seal_key_is_made_once_for_its_owner_alone_and_a_given_one_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let arguments = ["--state", state.to_str().unwrap()];
+        let secrets = resolve(&arguments, &[]).unwrap().secrets;
+        assert!(secrets.sources().unwrap().seal_key.is_none());
+        let made = secrets.seal_key().unwrap();
+        assert_eq!(secrets.seal_key().unwrap().id(), made.id());
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(state.join("seal.key")).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        let given = SealKey::random().unwrap();
+        let environment = [("FLOWSTONE_SEAL_KEY", given.to_hex().to_string())];
+        let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+        assert_eq!(resolve(&arguments, &environment).unwrap().secrets.seal_key().unwrap().id(), given.id());
+        let error = resolve(&arguments, &[("FLOWSTONE_SEAL_KEY", "hunter2")]).unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"));
+        std::fs::write(state.join("seal.key"), "cut").unwrap();
+        assert!(secrets.sources().is_err() && secrets.seal_key().is_err());
     }
 }

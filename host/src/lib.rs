@@ -19,6 +19,8 @@
 pub mod id;
 pub mod limit;
 
+pub mod secret;
+
 pub mod blob;
 
 pub mod bindings;

@@ -226,6 +226,10 @@ pub const DENIALS_MAX: usize = 64;
 pub const USES_MAX: usize = 256;
 /// Bytes kept of a name or path that a guest asked for.
 pub const DENIED_NAME_BYTES_MAX: usize = 256;
+/// Bytes of a secret: several keys and certificates fit, and an attempt that may know it holds it in memory.
+pub const SECRET_BYTES_MAX: usize = 16 << 10;
+/// Secrets shorter than this are not masked in what a guest says: they would hide ordinary words.
+pub const MASKED_BYTES_MIN: usize = 4;
 /// Bytes of one line of log; the rest of it is cut off.
 pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// What a line of log costs beside its text, so that empty lines end too.

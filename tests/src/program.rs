@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
-    io::{BufRead as _, BufReader, Read},
+    io::{BufRead as _, BufReader, Read, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
@@ -104,6 +104,8 @@ impl Flowstone {
             }
         }
         command.env("FLOWSTONE_STATE", self.state_dir());
+        // Most tests bring their resources along, on a server too.
+        command.env("FLOWSTONE_MANIFEST_RESOURCES", "allow");
         command.envs(self.database_url.iter().map(|url| ("DATABASE_URL", url)));
         command
     }
@@ -130,6 +132,24 @@ impl Default for Flowstone {
 }
 
 impl Output {
+    /// Runs a command that a test has set up itself to its end.
+    pub fn of(command: &mut Command) -> Self {
+        Self::with_input(command, b"")
+    }
+
+    /// The same, with this on its standard input. It must fit a pipe, or be read.
+    pub fn with_input(command: &mut Command, input: &[u8]) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program can be run");
+        let mut stdin = child.stdin.take().expect("it is a pipe");
+        // A command that has seen enough closes it.
+        drop(stdin.write_all(input));
+        drop(stdin);
+        let output = child.wait_with_output().expect("it is our child");
+        let text = |bytes| String::from_utf8(bytes).expect("the command writes UTF-8");
+        Self { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
     /// Asserts the exit status, and shows what was said when it is another.
     #[track_caller]
     pub fn expect_status(self, status: i32) -> Self {

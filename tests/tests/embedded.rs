@@ -310,6 +310,36 @@ async fn as_root_below_a_closed_folder_the_cluster_lives_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_copy_of_a_state_directory_does_not_share_its_cluster_and_a_moved_one_keeps_it() {
+    if !is_root() {
+        return eprintln!("not tested: only root's clusters live elsewhere");
+    }
+    let state = StateFolder::with_mode(0o700);
+    let cluster = Cluster::own(&state.path()).await.unwrap();
+    keep_something(&cluster).await;
+    let copy = state.folder().join("copy");
+    fs::create_dir(&copy).unwrap();
+    std::os::unix::fs::symlink(fs::read_link(state.path().join("postgres")).unwrap(), copy.join("postgres")).unwrap();
+    let error = Cluster::own(&copy).await.unwrap_err();
+    assert!(matches!(error, EmbeddedError::Copied { .. }), "{error}");
+    assert!(attach(&copy).await.is_err());
+    // The first one's server has not been taken for a leftover.
+    assert!(has_kept_it(&cluster.options()).await);
+    cluster.stop().await.unwrap();
+
+    let moved = state.folder().join("moved");
+    fs::rename(state.path(), &moved).unwrap();
+    let cluster = Cluster::own(&moved).await.unwrap();
+    assert!(has_kept_it(&cluster.options()).await);
+    cluster.stop().await.unwrap();
+    // Back again, where the folder's end finds it.
+    fs::rename(&moved, state.path()).unwrap();
+    let cluster = Cluster::own(&state.path()).await.unwrap();
+    assert!(has_kept_it(&cluster.options()).await);
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_cluster_elsewhere_that_is_gone_is_not_replaced_in_silence() {
     let state = StateFolder::new();
     fs::create_dir(state.path()).unwrap();

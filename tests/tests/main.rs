@@ -8,6 +8,7 @@ mod crash;
 mod embedded;
 mod examples;
 mod faults;
+mod grants;
 mod hostile;
 mod scenarios;
 mod store;

@@ -7,7 +7,7 @@ use flowstone::{
         SESSION_SETTINGS, Store,
         commit::{AttemptRecord, Counts, Ending, FinishedJob, NewEdge, NewMaterialization},
         lineage::Direction,
-        pipelines::{NewAssetVersion, NewPipelineVersion, PipelineVersionRecord},
+        pipelines::{NewAssetVersion, NewPipelineVersion, PipelineVersionRecord, ResourceRecord},
         queue::{Claim, ClaimPosition, Inflight},
         runs::{InputOrigin, NewJob, NewJobInput, NewRun},
     },
@@ -154,7 +154,11 @@ fn version(name: &str, seed: u8) -> NewPipelineVersion {
         digest: Digest([seed; 32]),
         manifest: String::new(),
         components: vec![Stored { digest: component, size: 9 }],
-        resources: vec![("dir".to_owned(), "directory", json!({ "path": "/nowhere" }))],
+        resources: vec![ResourceRecord {
+            name: "dir".to_owned(),
+            kind: "directory".to_owned(),
+            settings: json!({ "kind": "directory", "path": "/nowhere", "access": "read-write" }),
+        }],
         assets: ["a", "b", "c"]
             .map(|name| NewAssetVersion {
                 name: name.to_owned(),

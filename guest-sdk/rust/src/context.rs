@@ -13,6 +13,7 @@ use crate::host::{self, Job};
 use crate::input::Input;
 use crate::output::OutputStream;
 use crate::partition::Partition;
+use crate::secrets::Secret;
 
 /// What an asset is given. An asset that needs nothing of it need not take it.
 ///
@@ -131,6 +132,11 @@ impl Context {
     /// `requires(station = files("reads the station's CSV files"))`.
     pub fn directory(&self, resource_name: &str) -> Result<Directory> {
         Directory::open(resource_name)
+    }
+
+    /// A secret that an operator lets the asset read. Declare it with `requires(token = secret("signs the report"))`.
+    pub fn secret(&self, resource_name: &str) -> Result<Secret> {
+        Secret::reveal(resource_name)
     }
 
     /// The output, as a stream. A value that the asset returns comes after what was written here.

@@ -136,6 +136,8 @@ pub enum Capability {
     Files,
     /// The real time: `std::time` then tells it, instead of the job's.
     Clock,
+    /// A secret that the code reads: see [`crate::secrets`].
+    Secret,
     /// Real randomness: `wasi:random` then gives it, instead of numbers that follow from the recipe.
     Random,
 }

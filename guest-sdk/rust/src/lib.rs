@@ -33,6 +33,7 @@
 //! | return a value as the output | [`Output`]: text, bytes, [`Json`], [`Csv`] |
 //! | fail, ask for another attempt, or have nothing to make | [`Error`], [`skip`] |
 //! | read and write granted directories | [`files`] |
+//! | read granted secrets | [`secrets`] |
 //! | say something | [`log`] |
 //! | test natively | [`testing`] |
 //!
@@ -49,6 +50,7 @@ mod input;
 pub mod log;
 mod output;
 mod partition;
+pub mod secrets;
 mod stream;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;

@@ -33,7 +33,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::definition::{AssetDefinition, list_assets};
+use crate::definition::{AssetDefinition, Capability, list_assets};
 use crate::dispatch;
 use crate::host::memory::{self, Files, Memory, StoredVersion};
 use crate::host::{self, VersionRecord};
@@ -68,6 +68,7 @@ pub struct Job {
     coordinates: Vec<(String, String)>,
     inputs: BTreeMap<String, Vec<Version>>,
     directories: BTreeMap<String, Files>,
+    secrets: BTreeMap<String, Vec<u8>>,
 }
 
 impl Job {
@@ -87,7 +88,14 @@ impl Job {
             logical_time_ms: 0,
             config: "{}".into(),
         };
-        Self { asset, job, coordinates: Vec::new(), inputs: BTreeMap::new(), directories: BTreeMap::new() }
+        Self {
+            asset,
+            job,
+            coordinates: Vec::new(),
+            inputs: BTreeMap::new(),
+            directories: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+        }
     }
 
     /// The key on one dimension. Every dimension needs one, in the order of the declaration.
@@ -134,6 +142,20 @@ impl Job {
         resource_name: &str,
         files: impl IntoIterator<Item = (P, B)>,
     ) -> Self {
+        self.check_is_required(resource_name);
+        let present = files.into_iter().map(|(path, bytes)| (path.into(), bytes.as_ref().to_vec())).collect();
+        self.directories.insert(resource_name.into(), Files { present, staged: BTreeMap::new() });
+        self
+    }
+
+    /// A granted secret.
+    pub fn secret(mut self, resource_name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.check_is_required(resource_name);
+        self.secrets.insert(resource_name.into(), value.as_ref().to_vec());
+        self
+    }
+
+    fn check_is_required(&self, resource_name: &str) {
         let required = self.asset.requirements;
         assert!(
             required.iter().any(|requirement| requirement.resource_name == resource_name),
@@ -141,9 +163,6 @@ impl Job {
             self.asset.name,
             names(required.iter().map(|requirement| requirement.resource_name))
         );
-        let present = files.into_iter().map(|(path, bytes)| (path.into(), bytes.as_ref().to_vec())).collect();
-        self.directories.insert(resource_name.into(), Files { present, staged: BTreeMap::new() });
-        self
     }
 
     /// Runs it.
@@ -169,7 +188,13 @@ impl Job {
         assert_eq!(given, declared, "asset `{}` has other dimensions than its partition gives", self.asset.name);
         for requirement in self.asset.requirements {
             let name = requirement.resource_name;
-            assert!(self.directories.contains_key(name), "asset `{}` requires `{name}`", self.asset.name);
+            let given = match requirement.capability {
+                Capability::Files => self.directories.contains_key(name),
+                Capability::Secret => self.secrets.contains_key(name),
+                // A native build has the machine's own.
+                Capability::Clock | Capability::Random => true,
+            };
+            assert!(given, "asset `{}` requires `{name}`", self.asset.name);
         }
         for input in self.asset.inputs {
             let present = self.inputs.contains_key(input.name);
@@ -194,6 +219,7 @@ impl Job {
         Memory {
             inputs,
             directories: self.directories,
+            secrets: self.secrets,
             output: Vec::new(),
             media_type: self.asset.media_type.into(),
             metadata: Vec::new(),

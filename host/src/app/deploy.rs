@@ -11,7 +11,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{App, AppError};
+use super::{
+    App, AppError,
+    resource::{folder_of, missing, placed, record},
+};
 use crate::{
     blob::{DigestWriter, Stored},
     engine::{DescribeFailure, Inspection},
@@ -21,7 +24,6 @@ use crate::{
         asset::{AssetDefinition, Capability},
         diagnostic::{Diagnostic, did_you_mean},
         manifest::{Manifest, parse_manifest},
-        resource::Resource,
         validate::{Bound, BoundAsset, DescribedComponent, validate},
     },
     store::pipelines::{NewAssetVersion, NewPipelineVersion},
@@ -84,12 +86,12 @@ impl App {
     pub async fn check(&self, manifest: &Path) -> Result<Checked, AppError> {
         let path = if manifest.is_dir() { manifest.join(MANIFEST_NAME) } else { manifest.to_owned() };
         let file = path.display().to_string();
-        let text = read_manifest(&path)?;
-        let parsed = parse_manifest(&file, &text).map_err(AppError::Invalid)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = fs::canonicalize(folder).map_err(|error| AppError::host("find the manifest's folder", error))?;
+        let text = read_text(&path)?;
+        let registered = self.list_registered_resources().await?;
+        let parsed = parse_manifest(&file, &text, &registered).map_err(AppError::Invalid)?;
+        let folder = folder_of(&path)?;
 
-        let mut mistakes = check_resources(&parsed, &folder);
+        let mut mistakes = self.check_resources(&parsed, &folder);
         let mut components = Vec::new();
         let mut described = Vec::new();
         for source in &parsed.components {
@@ -201,6 +203,31 @@ impl App {
         Ok((inspection, assets))
     }
 
+    /// Directories that are not there; and, where resources are an operator's alone, all that the manifest declares.
+    fn check_resources(&self, manifest: &Manifest, folder: &Path) -> Vec<Diagnostic> {
+        let declared = manifest.resources.iter();
+        let mistakes = declared.filter_map(|(name, resource)| match self.manifest_resources {
+            true => missing(name, &placed(resource, folder)),
+            false => Some(Diagnostic {
+                file: String::new(),
+                place: None,
+                key: format!("resources.{name}"),
+                message: "here a resource is registered by an operator, not declared by a pipeline".to_owned(),
+                fix: Some(format!(
+                    "register it with `flowstone resource add {} {name}` and remove the section; \
+                     or allow such sections with FLOWSTONE_MANIFEST_RESOURCES=allow",
+                    manifest.file
+                )),
+            }),
+        });
+        let at = |mistake: Diagnostic| Diagnostic {
+            file: manifest.file.clone(),
+            place: manifest.place(mistake.key.trim_end_matches(".path")),
+            ..mistake
+        };
+        mistakes.map(at).collect()
+    }
+
     async fn no_such_pipeline(&self, name: &str) -> Result<AppError, AppError> {
         let known = self.store.list_pipelines(&self.tenant).await?;
         let hint = did_you_mean(name, known.iter().map(|pipeline| pipeline.name.as_str()));
@@ -217,8 +244,8 @@ fn idle_imports(inspection: &Inspection, assets: &[AssetDefinition]) -> Vec<Stri
         assets.iter().flat_map(|asset| asset.requirements.iter().map(|requirement| requirement.capability)).collect();
     let idle = inspection.capabilities.iter().filter(|capability| !required.contains(capability));
     idle.map(|capability| {
-        let name = capability.name();
-        format!("it imports `flowstone:asset/{name}`, and no asset of it requires {name}; declare the requirement, or build without the import")
+        let (name, interface) = (capability.name(), capability.interface().unwrap_or_default());
+        format!("it imports `{interface}`, and no asset of it requires {name}; declare the requirement, or build without the import")
     })
     .collect()
 }
@@ -230,25 +257,14 @@ enum Trouble {
 }
 
 impl Checked {
-    /// A resource whose paths no longer depend on where the manifest is.
-    fn placed(&self, resource: &Resource) -> Resource {
-        match resource {
-            Resource::Directory { path, access } => {
-                Resource::Directory { path: self.folder.join(path).display().to_string(), access: *access }
-            }
-            other => other.clone(),
-        }
-    }
-
     fn version(&self, tenant: &str, components: Vec<Stored>) -> Result<NewPipelineVersion, AppError> {
         let mut digest = DigestWriter::default();
         let mut resources = Vec::new();
         for (name, resource) in &self.manifest.resources {
-            let settings = serde_json::to_value(self.placed(resource))
-                .map_err(|error| AppError::host(format!("store resource `{name}`"), error))?;
+            let record = record(name.clone(), &placed(resource, &self.folder))?;
             digest.field(name.as_bytes());
-            digest.field(settings.to_string().as_bytes());
-            resources.push((name.clone(), resource.capability().resource_kind(), settings));
+            digest.field(record.settings.to_string().as_bytes());
+            resources.push(record);
         }
         let mut assets = Vec::new();
         for asset in &self.bound.assets {
@@ -280,7 +296,7 @@ fn is_path(pipeline: &str) -> bool {
     pipeline.contains(['/', '.'])
 }
 
-fn read_manifest(path: &Path) -> Result<String, AppError> {
+pub(super) fn read_text(path: &Path) -> Result<String, AppError> {
     let shown = path.display();
     let mistake = |message: String| AppError::Usage(message);
     let file = fs::File::open(path).map_err(|error| mistake(format!("cannot read the manifest {shown}: {error}")))?;
@@ -299,25 +315,4 @@ fn read_component(path: &Path) -> Result<Vec<u8>, Trouble> {
     let mut bytes = Vec::new();
     file.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(refused)?;
     Ok(bytes)
-}
-
-/// Directories that are not there are the operator's mistake, and better known now than when a job runs.
-fn check_resources(manifest: &Manifest, folder: &Path) -> Vec<Diagnostic> {
-    let mut mistakes = Vec::new();
-    for (name, resource) in &manifest.resources {
-        let Resource::Directory { path, .. } = resource else { continue };
-        let full = folder.join(path);
-        if full.is_dir() {
-            continue;
-        }
-        let key = format!("resources.{name}");
-        mistakes.push(Diagnostic {
-            file: manifest.file.clone(),
-            place: manifest.place(&key),
-            message: format!("there is no directory at {}", full.display()),
-            fix: Some("make it, or mend `path`, which is relative to the manifest".to_owned()),
-            key: format!("{key}.path"),
-        });
-    }
-    mistakes
 }

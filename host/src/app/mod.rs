@@ -5,7 +5,9 @@
 mod deploy;
 mod plan;
 mod read;
+mod resource;
 mod run;
+mod secret;
 
 use std::sync::Arc;
 
@@ -30,6 +32,8 @@ pub struct App {
     pub engine: Arc<Engine>,
     /// Whose pipelines these are.
     pub tenant: String,
+    /// Whether a manifest may declare resources, or only grant what an operator has registered.
+    pub manifest_resources: bool,
 }
 
 /// What a verb answers when it cannot be done.

@@ -11,7 +11,7 @@ use crate::{
         partition::PartitionKey,
         plan::{Force, Known, Latest, Plan, Request, key_spaces, plan},
         recipe::{RecipeParts, SourceFingerprint},
-        resource::{Access, Grant},
+        resource::{Access, Grant, Resource},
         selection::resolve_selection,
         validate::BoundAsset,
     },
@@ -88,11 +88,13 @@ impl App {
     /// By asset, what its read-only grants reach at this moment.
     async fn take_fingerprints(&self, pipeline: &Pipeline) -> Result<Vec<Vec<SourceFingerprint>>, AppError> {
         let paths: HashMap<String, PathBuf> = self
-            .store
-            .list_resources(&self.tenant, pipeline.id)
+            .list_resources_of(pipeline)
             .await?
             .into_iter()
-            .filter_map(|resource| Some((resource.name, PathBuf::from(resource.settings.get("path")?.as_str()?))))
+            .filter_map(|(name, resource)| match resource {
+                Resource::Directory { path, .. } => Some((name, PathBuf::from(path))),
+                _ => None,
+            })
             .collect();
         let grants: Vec<Vec<Grant>> = pipeline.assets.iter().map(|asset| asset.bound.grants.clone()).collect();
         let taken = tokio::task::spawn_blocking(move || {

@@ -11,7 +11,10 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamError, StreamResult},
 };
 
-use super::text::{neutralise, truncate};
+use super::{
+    Masks,
+    text::{neutralise, truncate},
+};
 use crate::{
     bindings::flowstone::asset::{log, types},
     limit::{
@@ -78,12 +81,13 @@ pub struct Log(Arc<Mutex<Kept>>);
 struct Kept {
     lines: Lines,
     bytes_left: u64,
+    masks: Masks,
 }
 
 impl Log {
-    /// An empty log that keeps about this many bytes.
-    pub fn new(bytes_max: u64) -> Self {
-        Self(Arc::new(Mutex::new(Kept { lines: Lines::default(), bytes_left: bytes_max })))
+    /// An empty log that keeps about this many bytes, none of them of a masked secret.
+    pub fn new(bytes_max: u64, masks: Masks) -> Self {
+        Self(Arc::new(Mutex::new(Kept { lines: Lines::default(), bytes_left: bytes_max, masks })))
     }
 
     /// What was said so far.
@@ -128,8 +132,11 @@ impl log::Host for Log {
             kept.lines.dropped += 1;
             return Ok(());
         }
+        // Before anything is cut: half a secret is one too.
+        let masks = kept.masks.clone();
+        let message = masks.apply(&message);
         // Fields belong to the write: its first line has them.
-        let mut fields = fields.iter().take(FIELDS_MAX).map(neutral_field).collect();
+        let mut fields = fields.iter().take(FIELDS_MAX).map(|field| neutral_field(field, &masks)).collect();
         for line in message.split('\n') {
             kept.push(level.into(), line, std::mem::take(&mut fields));
             if kept.is_full() {
@@ -140,10 +147,10 @@ impl log::Host for Log {
     }
 }
 
-fn neutral_field(field: &types::Field) -> Field {
+fn neutral_field(field: &types::Field, masks: &Masks) -> Field {
     Field {
-        name: neutralise(truncate(&field.name, FIELD_NAME_BYTES_MAX)),
-        value: neutralise(truncate(&field.value, FIELD_VALUE_BYTES_MAX)),
+        name: neutralise(truncate(&masks.apply(&field.name), FIELD_NAME_BYTES_MAX)),
+        value: neutralise(truncate(&masks.apply(&field.value), FIELD_VALUE_BYTES_MAX)),
     }
 }
 
@@ -172,7 +179,9 @@ impl LogStream {
     fn push_line(&mut self) {
         let bytes = std::mem::take(&mut self.partial);
         let field = Field { name: "stream".into(), value: self.name.into() };
-        self.log.kept().push(self.level, &String::from_utf8_lossy(&bytes), vec![field]);
+        let mut kept = self.log.kept();
+        let line = kept.masks.apply(&String::from_utf8_lossy(&bytes)).into_owned();
+        kept.push(self.level, &line, vec![field]);
     }
 }
 
@@ -220,6 +229,7 @@ mod tests {
     use log::Host as _;
 
     use super::*;
+    use crate::secret::SecretValue;
 
     fn messages(lines: &Lines) -> Vec<&str> {
         lines.lines.iter().map(|line| line.message.as_str()).collect()
@@ -227,7 +237,7 @@ mod tests {
 
     #[test]
     fn lines_are_kept_in_order_with_level_and_fields() {
-        let mut log = Log::new(1_000);
+        let mut log = Log::new(1_000, Masks::default());
         let fields = vec![types::Field { name: "rows".into(), value: "3\x1b".into() }];
         log.write(log::Level::Warn, "first\nsecond".into(), fields).unwrap();
         let lines = log.take();
@@ -239,14 +249,14 @@ mod tests {
 
     #[test]
     fn a_terminal_cannot_be_steered() {
-        let mut log = Log::new(1_000);
+        let mut log = Log::new(1_000, Masks::default());
         log.write(log::Level::Info, "\x1b]0;owned\x07\r\u{202e}".into(), vec![]).unwrap();
         assert_eq!(messages(&log.take()), ["␛]0;owned␇␍\u{fffd}"]);
     }
 
     #[test]
     fn past_the_limit_lines_are_counted_and_dropped() {
-        let mut log = Log::new(3 * (LOG_LINE_OVERHEAD_BYTES + 4));
+        let mut log = Log::new(3 * (LOG_LINE_OVERHEAD_BYTES + 4), Masks::default());
         for _ in 0..10 {
             log.write(log::Level::Info, "1234".into(), vec![]).unwrap();
         }
@@ -257,7 +267,7 @@ mod tests {
 
     #[test]
     fn empty_lines_fill_a_log_too() {
-        let mut log = Log::new(10 * LOG_LINE_OVERHEAD_BYTES);
+        let mut log = Log::new(10 * LOG_LINE_OVERHEAD_BYTES, Masks::default());
         log.write(log::Level::Info, "\n".repeat(1_000_000), vec![]).unwrap();
         let lines = log.take();
         assert_eq!((lines.lines.len(), lines.dropped), (10, 1));
@@ -265,14 +275,14 @@ mod tests {
 
     #[test]
     fn long_lines_are_cut() {
-        let mut log = Log::new(u64::MAX);
+        let mut log = Log::new(u64::MAX, Masks::default());
         log.write(log::Level::Info, "é".repeat(LOG_LINE_BYTES_MAX), vec![]).unwrap();
         assert_eq!(log.take().lines[0].message.len(), LOG_LINE_BYTES_MAX);
     }
 
     #[test]
     fn printed_bytes_become_lines_whatever_the_pieces() {
-        let log = Log::new(100_000);
+        let log = Log::new(100_000, Masks::default());
         let mut stream = log.stream(Level::Error, "stderr");
         for piece in ["one\ntw", "o\n", "\nthr", "ee"] {
             stream.write(Bytes::from_static(piece.as_bytes())).unwrap();
@@ -287,12 +297,29 @@ mod tests {
 
     #[test]
     fn a_line_without_end_takes_bounded_memory() {
-        let log = Log::new(1_000_000);
+        let log = Log::new(1_000_000, Masks::default());
         let mut stream = log.stream(Level::Info, "stdout");
         for _ in 0..1_000 {
             stream.write(Bytes::from(vec![b'x'; STREAM_WRITE_BYTES_MAX])).unwrap();
         }
         assert!(stream.partial.capacity() <= 2 * LOG_LINE_BYTES_MAX);
         assert!(stream.write(Bytes::from(vec![b'x'; STREAM_WRITE_BYTES_MAX + 1])).is_err());
+    }
+
+    #[test]
+    fn a_secret_is_masked_in_messages_fields_and_streams_wherever_a_line_is_cut() {
+        let value = SecretValue::new(b"hunter2-hunter2".into());
+        let mut log = Log::new(1 << 20, Masks::of([("token", &value)]));
+        let field = types::Field { name: "hunter2-hunter2".into(), value: "is hunter2-hunter2".into() };
+        log.write(log::Level::Info, "it is hunter2-hunter2\nand again hunter2-hunter2".into(), vec![field]).unwrap();
+        let filler = "x".repeat(LOG_LINE_BYTES_MAX - 8);
+        log.write(log::Level::Info, format!("{filler}hunter2-hunter2"), vec![]).unwrap();
+        let mut stream = log.stream(Level::Info, "stdout");
+        stream.write(Bytes::from(format!("hunter2-hunter2\n{filler}hunter2-hunter2\n"))).unwrap();
+        let lines = log.take().lines;
+        assert_eq!(lines.len(), 5);
+        assert_eq!(lines[0].message, "it is [secret token]");
+        assert_eq!(lines[0].fields, [Field { name: "[secret token]".into(), value: "is [secret token]".into() }]);
+        assert!(lines.iter().all(|line| !line.message.contains("hunt")), "{lines:?}");
     }
 }

@@ -14,10 +14,12 @@ pub mod log;
 pub mod output;
 pub mod process;
 pub mod random;
+pub mod secrets;
 pub mod text;
 
 mod denial;
 mod interrupt;
+mod mask;
 mod reach;
 mod refusal;
 mod ungranted;
@@ -25,6 +27,7 @@ mod usage;
 
 pub use denial::{Denial, Denials};
 pub use interrupt::Interrupt;
+pub use mask::Masks;
 pub use reach::Reach;
 pub use refusal::{Abort, Refusal};
 pub use ungranted::Ungranted;

@@ -1,6 +1,6 @@
 //! What an attempt can reach: everything that its grants opened for it, by value.
 
-use super::files::Directory;
+use super::{files::Directory, secrets::GrantedSecret};
 use crate::pipeline::asset::Capability;
 
 /// The open ends of an attempt's grants. Empty reaches nothing.
@@ -8,6 +8,8 @@ use crate::pipeline::asset::Capability;
 pub struct Reach {
     /// Granted directories.
     pub directories: Vec<Directory>,
+    /// Secrets that may be revealed.
+    pub secrets: Vec<GrantedSecret>,
     /// The granted clock, by its name: the real time instead of the job's.
     pub clock: Option<String>,
     /// Granted randomness, by its name. The numbers themselves come with the attempt's seed.
@@ -20,6 +22,7 @@ impl Reach {
         let directories = (!self.directories.is_empty()).then_some(Capability::Files);
         let clock = self.clock.as_ref().map(|_| Capability::Clock);
         let random = self.random.as_ref().map(|_| Capability::Random);
-        [directories, clock, random].into_iter().flatten()
+        let secrets = (!self.secrets.is_empty()).then_some(Capability::Secret);
+        [directories, clock, random, secrets].into_iter().flatten()
     }
 }

@@ -129,6 +129,30 @@ pub enum Command {
     /// Example: flowstone invalidate weather monthly_weather --partition 2012-01
     #[command(verbatim_doc_comment)]
     Invalidate(Invalidate),
+    /// Say which asset of a pipeline may do what, and whose the resource is
+    ///
+    /// Example: flowstone grants weather
+    #[command(verbatim_doc_comment)]
+    Grants(Grants),
+    /// What an operator registered for pipelines to grant: add, list, remove
+    ///
+    /// Registered resources are as they are now: what is narrowed or removed
+    /// is so for the next attempt of every pipeline.
+    ///
+    /// Examples:
+    ///   flowstone resource add operator.toml
+    ///   flowstone resource add operator.toml station
+    ///   flowstone resource remove station
+    #[command(subcommand, verbatim_doc_comment)]
+    Resource(ResourceCommand),
+    /// Secrets that the database keeps sealed: set, list, remove
+    ///
+    /// A resource of the kind `secret` with `sealed = true` is the secret of
+    /// its own name. No command shows one.
+    ///
+    /// Example: flowstone secret set api_token < token.txt
+    #[command(subcommand, verbatim_doc_comment)]
+    Secret(SecretCommand),
     /// Print the completions of a shell
     ///
     /// Example: flowstone completions bash > /etc/bash_completion.d/flowstone
@@ -340,6 +364,60 @@ pub struct Invalidate {
     /// Of what; without a partition, of all.
     #[command(flatten)]
     pub of: OneOutput,
+}
+
+/// Arguments of `grants`.
+#[derive(Debug, Args)]
+pub struct Grants {
+    /// A manifest, or the name of a deployed pipeline
+    pub pipeline: String,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What can be done with registered resources.
+#[derive(Debug, Subcommand)]
+pub enum ResourceCommand {
+    /// Register what the [resources] of a file hold, in place of what had the same names
+    Add {
+        /// A manifest, or a file that holds nothing but [resources]
+        file: PathBuf,
+        /// Only these [default: all]
+        names: Vec<String>,
+    },
+    /// List what is registered
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget a resource
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// What can be done with sealed secrets.
+#[derive(Debug, Subcommand)]
+pub enum SecretCommand {
+    /// Seal what stdin holds, in place of an earlier secret of the name
+    Set {
+        /// Its name, that of the resource
+        name: String,
+    },
+    /// List their names
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget a secret
+    Remove {
+        /// Its name
+        name: String,
+    },
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod check;
 mod completions;
 mod deploy;
 mod figures;
+mod grants;
 mod graph;
 mod inspect;
 mod inspect_text;
@@ -20,9 +21,11 @@ mod lineage;
 mod lineage_picture;
 mod logs;
 mod plan;
+mod resource;
 mod run;
 mod run_id;
 mod runs;
+mod secret;
 mod session;
 mod show;
 mod status;
@@ -95,6 +98,9 @@ async fn dispatch_in(session: &Session, command: Command) -> anyhow::Result<Exit
         Command::Graph(args) => graph::run(session, &args).await,
         Command::Cancel(args) => cancel::run(session, &args).await,
         Command::Invalidate(args) => invalidate::run(session, &args).await,
+        Command::Grants(args) => grants::run(session, &args).await,
+        Command::Resource(command) => resource::run(session, &command).await,
+        Command::Secret(command) => secret::run(session, &command).await,
         Command::Inspect(_) | Command::Completions { .. } => {
             unreachable!("these need no session")
         }

@@ -9,6 +9,7 @@ use super::{
     arguments::{Plan as Args, Selection},
     deploy,
     figures::{job, plural},
+    grants,
     print::{self, Column, one_line},
     session::Session,
 };
@@ -20,12 +21,18 @@ use crate::{
 
 /// Plans and prints.
 pub(super) async fn run(session: &Session, args: &Args) -> anyhow::Result<Exit> {
+    // What a deploy changes about rights is seen here, before anything runs with them.
+    let earlier = session.load_pipeline(&args.selection.pipeline).await.ok();
     let (pipeline, deployed) = session.app.resolve_pipeline(&args.selection.pipeline).await?;
     if let Some(deployed) = &deployed {
         deploy::tell(&session.talk, deployed);
     }
+    let rights = Rights {
+        gained: grants::missing_in(&pipeline, earlier.as_ref()),
+        lost: earlier.as_ref().map(|earlier| grants::missing_in(earlier, Some(&pipeline))).unwrap_or_default(),
+    };
     let plan = session.app.plan(&pipeline, &request(&args.selection)).await?;
-    let view = View::new(&pipeline, &plan);
+    let view = View { rights, ..View::new(&pipeline, &plan) };
     if args.json {
         print::json(&view.json())?;
     } else {
@@ -54,12 +61,20 @@ struct View<'a> {
     version: i32,
     assets: Vec<&'a str>,
     plan: &'a Plan,
+    rights: Rights,
+}
+
+/// How the grants differ from those of the version before. All are gained where there was none.
+#[derive(Default)]
+struct Rights {
+    gained: Vec<String>,
+    lost: Vec<String>,
 }
 
 impl<'a> View<'a> {
     fn new(pipeline: &'a Pipeline, plan: &'a Plan) -> Self {
         let assets = pipeline.assets.iter().map(|asset| &*asset.bound.definition.name).collect();
-        Self { pipeline: &pipeline.name, version: pipeline.number, assets, plan }
+        Self { pipeline: &pipeline.name, version: pipeline.number, assets, plan, rights: Rights::default() }
     }
 
     fn up_to_date(&self) -> u64 {
@@ -78,6 +93,11 @@ impl<'a> View<'a> {
         for (asset, count) in self.plan.not_yet.iter().enumerate().filter(|(_, count)| **count > 0) {
             let partitions = plural((*count).into(), "partition");
             line(format!("{partitions} of {} too early: what they need has not ended", one_line(self.assets[asset])));
+        }
+        if !self.rights.gained.is_empty() || !self.rights.lost.is_empty() {
+            line("\ngrants that changed:".to_owned());
+            self.rights.gained.iter().for_each(|grant| line(format!("  + {}", one_line(grant))));
+            self.rights.lost.iter().for_each(|grant| line(format!("  - {}", one_line(grant))));
         }
         if jobs.is_empty() {
             return text;
@@ -139,6 +159,7 @@ impl<'a> View<'a> {
             "pipeline": self.pipeline,
             "version": self.version,
             "assets": assets.collect::<Vec<_>>(),
+            "grants": { "gained": self.rights.gained, "lost": self.rights.lost },
             "jobs": self.plan.jobs.iter().map(planned).collect::<Vec<_>>(),
         })
     }
@@ -168,7 +189,13 @@ mod tests {
     }
 
     fn view(plan: &Plan) -> View<'_> {
-        View { pipeline: "weather", version: 3, assets: vec!["raw", "monthly", "report"], plan }
+        View {
+            pipeline: "weather",
+            version: 3,
+            assets: vec!["raw", "monthly", "report"],
+            plan,
+            rights: Rights::default(),
+        }
     }
 
     #[test]

@@ -11,11 +11,11 @@ use super::{Mistake, print::Talk};
 use crate::{
     app::{App, AppError, MANIFEST_NAME, Pipeline},
     blob::BlobStore,
-    config::{Database, Settings},
+    config::{Database, SecretSettings, Settings},
     embedded::{self, Cluster, Reached},
     engine::{Engine, EngineSettings},
     limit::{CLOSE_GRACE, MANIFEST_BYTES_MAX},
-    pipeline::manifest::parse_manifest,
+    pipeline::manifest::parse_name,
     store::Store,
 };
 
@@ -34,6 +34,8 @@ pub struct Session {
     pub app: App,
     /// For what goes on.
     pub talk: Talk,
+    /// Where secrets are.
+    pub secrets: SecretSettings,
     cluster: Option<Reached>,
 }
 
@@ -54,10 +56,11 @@ impl Session {
             let store = Store::connect(options).await?;
             let blobs = BlobStore::open(&settings.blobs)?;
             let engine = open_engine(settings, guests)?;
-            anyhow::Ok(App { store, blobs, engine, tenant: TENANT.to_owned() })
+            let manifest_resources = settings.manifest_resources;
+            anyhow::Ok(App { store, blobs, engine, tenant: TENANT.to_owned(), manifest_resources })
         };
         match opened.await {
-            Ok(app) => Ok(Self { app, talk, cluster }),
+            Ok(app) => Ok(Self { app, talk, cluster, secrets: settings.secrets.clone() }),
             Err(error) => {
                 stop(cluster).await;
                 Err(error)
@@ -114,7 +117,7 @@ fn name_in_manifest(path: &Path) -> anyhow::Result<String> {
     fs::File::open(&path)
         .and_then(|manifest| manifest.take(MANIFEST_BYTES_MAX as u64 + 1).read_to_string(&mut text))
         .map_err(|error| Mistake(format!("cannot read the manifest {file}: {error}")))?;
-    Ok(parse_manifest(&file, &text).map_err(AppError::Invalid)?.name)
+    Ok(parse_name(&file, &text).map_err(AppError::Invalid)?)
 }
 
 #[cfg(test)]

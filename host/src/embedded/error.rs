@@ -82,6 +82,18 @@ pub enum EmbeddedError {
         /// Where it pointed.
         target: PathBuf,
     },
+    /// The state directory was copied, and what it points to is another one's cluster.
+    #[error(
+        "{state_dir} is a copy of {origin}, whose cluster it points to: remove {link} to start with an empty database, or {origin} if that is not used any more"
+    )]
+    Copied {
+        /// The copy.
+        state_dir: PathBuf,
+        /// The one whose cluster it is.
+        origin: PathBuf,
+        /// In the copy.
+        link: PathBuf,
+    },
     /// A program could not be started at all.
     #[error("cannot run {program}")]
     Run {

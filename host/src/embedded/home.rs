@@ -7,7 +7,10 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::{
+        ffi::OsStringExt as _,
+        fs::{DirBuilderExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -35,13 +38,39 @@ impl Home {
     pub fn find(state_dir: &Path) -> Result<Option<Self>, EmbeddedError> {
         let link = state_dir.join("postgres");
         match fs::canonicalize(&link) {
-            Ok(path) => Ok(Some(Self(path))),
+            Ok(path) => {
+                let home = Self(path);
+                if link.is_symlink() {
+                    home.check_whose(state_dir)?;
+                }
+                Ok(Some(home))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(&link) {
                 Ok(target) => Err(EmbeddedError::Gone { link, target }),
                 Err(_) => Ok(None),
             },
             Err(source) => Err(reading(&link)(source)),
         }
+    }
+
+    /// A home elsewhere is that of the state directory that made it. One that was moved takes it along; a copy would
+    /// share it, and each owner end the other's server as a leftover of its own.
+    fn check_whose(&self, state_dir: &Path) -> Result<(), EmbeddedError> {
+        let note = self.0.join(ORIGIN);
+        let origin = match fs::read(&note) {
+            Ok(bytes) => PathBuf::from(std::ffi::OsString::from_vec(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(reading(&note)(source)),
+        };
+        if origin == state_dir {
+            return Ok(());
+        }
+        let link = origin.join("postgres");
+        if fs::canonicalize(&link).is_ok_and(|home| home == self.0) {
+            let (state_dir, link) = (state_dir.to_owned(), state_dir.join("postgres"));
+            return Err(EmbeddedError::Copied { state_dir, origin, link });
+        }
+        fs::write(&note, state_dir.as_os_str().as_encoded_bytes()).map_err(writing(&note))
     }
 
     /// Makes the home, without data. What a start that was cut short left behind is no obstacle.
@@ -62,8 +91,7 @@ impl Home {
         if !account.can_enter(&far, &programs.postgres()).await? {
             return Err(EmbeddedError::NowhereToLive { near, far });
         }
-        // For whoever finds the folder and wonders whose it is.
-        let origin = far.join("state-directory");
+        let origin = far.join(ORIGIN);
         fs::write(&origin, state_dir.as_os_str().as_encoded_bytes()).map_err(writing(&origin))?;
         std::os::unix::fs::symlink(&far, &near).map_err(writing(&near))?;
         Ok(Self(far))
@@ -134,6 +162,8 @@ impl Home {
 }
 
 const HALF_MADE: &str = "new-";
+/// In a home elsewhere: the path of its state directory.
+const ORIGIN: &str = "state-directory";
 
 /// Makes the state directory if need be, closed to others, and names it without links.
 pub(super) fn open_state_dir(state_dir: &Path, account: &Account) -> Result<PathBuf, EmbeddedError> {

@@ -109,6 +109,7 @@ pub(super) async fn describe(
         is_output_too_large: false,
         exhausted: state.limiter.exhausted(),
         is_started,
+        masks: &state.masks,
     };
     match judge(ended, &circumstances) {
         (Verdict::HostFault(why), _) => Err(DescribeFailure::Host(why)),

@@ -101,6 +101,9 @@ const BASELINE: &[&str] = &[
     "wasi:sockets/udp-create-socket",
 ];
 
+/// What is there only by grant.
+const CAPABILITIES: [Capability; 2] = [Capability::Files, Capability::Secret];
+
 /// Inspects a component; or says everything that is wrong with it.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, Vec<Problem>> {
     if let Some(problem) = not_a_component(bytes) {
@@ -389,8 +392,9 @@ impl RawImport {
 
     fn class(&self) -> Option<ImportClass> {
         let interface = unversioned(&self.name);
-        if interface == "flowstone:asset/files" && is_our_version(&self.name) {
-            return Some(ImportClass::Capability(Capability::Files));
+        let by_grant = CAPABILITIES.iter().find(|capability| capability.interface() == Some(interface));
+        if let Some(capability) = by_grant.filter(|_| is_our_version(&self.name)) {
+            return Some(ImportClass::Capability(*capability));
         }
         if PACKAGE.imports.contains_key(interface) && is_our_version(&self.name) {
             return Some(ImportClass::Ours);

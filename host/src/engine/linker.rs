@@ -16,10 +16,10 @@ use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::sandbox::State;
 use crate::{
-    bindings::flowstone::asset::{context, files, inputs, log, output, types},
+    bindings::flowstone::asset::{context, files, inputs, log, output, secrets, types},
     capability::{
         Ungranted, clock::ClockView, context::Context, files::Files, inputs::Inputs, log::Log, output::Output,
-        process::ProcessView, random::Random,
+        process::ProcessView, random::Random, secrets::Secrets,
     },
     pipeline::asset::Capability,
 };
@@ -30,7 +30,7 @@ pub struct Granted(usize);
 
 /// The capabilities with an interface of their own, each a bit of the set. The others change what is behind the WASI
 /// baseline, which is always linked.
-const WITH_INTERFACE: [Capability; 1] = [Capability::Files];
+const WITH_INTERFACE: [Capability; 2] = [Capability::Files, Capability::Secret];
 
 impl Granted {
     /// How many sets there are.
@@ -106,6 +106,10 @@ pub fn linker(engine: &wasmtime::Engine, granted: Granted) -> wasmtime::Result<L
     match granted.has(Capability::Files) {
         true => files::add_to_linker::<_, HasSelf<Files>>(l, |state| &mut state.files)?,
         false => files::add_to_linker::<_, HasSelf<Ungranted>>(l, |state| &mut state.ungranted)?,
+    }
+    match granted.has(Capability::Secret) {
+        true => secrets::add_to_linker::<_, HasSelf<Secrets>>(l, |state| &mut state.secrets)?,
+        false => secrets::add_to_linker::<_, HasSelf<Ungranted>>(l, |state| &mut state.ungranted)?,
     }
     Ok(linker)
 }

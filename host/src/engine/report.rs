@@ -76,8 +76,18 @@ impl Report {
         let instantiate = timings.instantiate.unwrap_or_default();
         let mut denials = state.inputs.take_denials();
         denials.extend(state.files.take_denials());
+        denials.extend(state.secrets.take_denials());
         denials.extend(state.ungranted.take_denials());
-        let uses = [state.files.take_uses(), state.clock.take_uses(), state.random.take_uses()].concat();
+        let uses =
+            [state.files.take_uses(), state.clock.take_uses(), state.random.take_uses(), state.secrets.take_uses()];
+        let mut uses = uses.concat();
+        // What a guest asks for is text of its own, too.
+        for denial in &mut denials {
+            for text in [&mut denial.resource, &mut denial.target, &mut denial.remedy] {
+                state.masks.apply_to(text);
+            }
+        }
+        uses.iter_mut().for_each(|used| state.masks.apply_to(&mut used.target));
         // Streams that the guest left open hold the ends of lines; dropping them brings these into the log.
         drop(state.table);
         let mut report = Self {
@@ -95,7 +105,14 @@ impl Report {
         if report.verdict == Verdict::Succeeded {
             let finished = state.output.finish().and_then(|output| Ok((output, state.files.finish()?)));
             match finished {
-                Ok((output, staged)) => (report.output, report.staged) = (output, staged),
+                Ok((mut output, staged)) => {
+                    // Metadata is kept in clear, and shown.
+                    for field in output.iter_mut().flat_map(|output| &mut output.metadata) {
+                        state.masks.apply_to(&mut field.name);
+                        state.masks.apply_to(&mut field.value);
+                    }
+                    (report.output, report.staged) = (output, staged);
+                }
                 Err(error) => report.fault(Abort::host_fault(&error)),
             }
         }

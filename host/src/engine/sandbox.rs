@@ -24,10 +24,10 @@ use super::{
     verdict::{Circumstances, Ended, Verdict, judge},
 };
 use crate::{
-    bindings::{AssetWithFiles, AssetWithFilesPre},
+    bindings::{Everything, EverythingPre},
     blob::BlobStore,
     capability::{
-        Interrupt, Reach, Ungranted,
+        Interrupt, Masks, Reach, Ungranted,
         clock::Clock,
         context::Context,
         files::Files,
@@ -35,6 +35,7 @@ use crate::{
         log::Log,
         output::Output,
         random::Random,
+        secrets::Secrets,
     },
     limit::{
         FUEL_YIELD_INTERVAL, HANDLES_MAX, HOST_RESOURCES_MAX, HOSTCALL_BYTES_MAX, INSTANTIATE_FUEL,
@@ -53,6 +54,8 @@ pub struct State {
     pub(super) ungranted: Ungranted,
     pub(super) clock: Clock,
     pub(super) random: Random,
+    pub(super) secrets: Secrets,
+    pub(super) masks: Masks,
     pub(super) no_directories: WasiFilesystemCtx,
     pub(super) no_sockets: WasiSocketsCtx,
     pub(super) table: ResourceTable,
@@ -79,16 +82,20 @@ impl State {
         table.set_max_capacity(HOST_RESOURCES_MAX);
         let asset = of.context.asset.clone();
         let (blobs, tenant) = (of.blobs, of.tenant);
-        let Reach { directories, clock, random } = of.reach;
+        let Reach { directories, secrets, clock, random } = of.reach;
+        let secrets = Secrets::new(asset.clone(), secrets);
+        let masks = secrets.masks();
         Ok(Self {
             clock: clock.map_or_else(|| Clock::at(of.context.logical_time_ms), Clock::real),
             context: of.context,
             output: Output::new(&blobs, &tenant, of.limits.output_bytes, of.media_type),
             inputs: Inputs::new(of.inputs, blobs.clone(), tenant.clone()),
-            log: Log::new(of.limits.log_bytes),
+            log: Log::new(of.limits.log_bytes, masks.clone()),
             files: Files::new(asset.clone(), directories, blobs, tenant, of.interrupt.clone())?,
             ungranted: Ungranted::new(asset),
             random: Random::new(of.seed, random),
+            secrets,
+            masks,
             no_directories: WasiFilesystemCtx::default(),
             no_sockets: WasiSocketsCtx::default(),
             table,
@@ -117,9 +124,9 @@ pub(super) fn store(engine: &wasmtime::Engine, state: State) -> wasmtime::Result
 /// `None` when it took too long.
 pub(super) async fn instantiate(
     store: &mut Store<State>,
-    guest: &AssetWithFilesPre<State>,
+    guest: &EverythingPre<State>,
     until: &Interrupt,
-) -> Option<wasmtime::Result<AssetWithFiles>> {
+) -> Option<wasmtime::Result<Everything>> {
     let soon = until.sooner(Instant::now() + INSTANTIATE_TIMEOUT);
     let deadline = soon.deadline();
     store.data_mut().interrupt = soon;
@@ -179,6 +186,7 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
         is_output_too_large: state.output.is_too_large(),
         exhausted: state.limiter.exhausted(),
         is_started,
+        masks: &state.masks,
     };
     let (verdict, explanation) = judge(ended, &circumstances);
     Report::of(state, verdict, explanation, fuel_used, &timings)
@@ -187,7 +195,7 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
 /// Instantiates and calls the guest, until the deadline.
 async fn run_guest(
     store: &mut Store<State>,
-    guest: &AssetWithFilesPre<State>,
+    guest: &EverythingPre<State>,
     asset: &str,
     fuel: u64,
     interrupt: &Interrupt,

@@ -5,7 +5,7 @@ use wasmtime::{PoolConcurrencyLimitError, Trap};
 use super::limiter::Exhausted;
 use crate::{
     bindings::{exports::flowstone::asset::materializer::Outcome, flowstone::asset::types::Failure},
-    capability::{Abort, text::message},
+    capability::{Abort, Masks, text::message},
     limit::{INSTANTIATE_FUEL, INSTANTIATE_TIMEOUT, MESSAGE_BYTES_MAX, TABLE_ELEMENTS_MAX},
     pipeline::policy::Limits,
 };
@@ -98,6 +98,8 @@ pub(super) struct Circumstances<'a> {
     pub exhausted: Option<Exhausted>,
     /// Whether `materialize` had been called.
     pub is_started: bool,
+    /// Of the secrets that the guest could know.
+    pub masks: &'a Masks,
 }
 
 /// The verdict, and one sentence that explains it; empty where there is nothing to say.
@@ -124,32 +126,32 @@ pub(super) fn judge(ended: Ended, at: &Circumstances<'_>) -> (Verdict, String) {
         return (Verdict::TimedOut, format!("it was stopped{phase} at its deadline of {deadline_ms} ms"));
     }
     match ended {
-        Ended::Returned(Ok(outcome)) => returned(outcome),
+        Ended::Returned(Ok(outcome)) => returned(outcome, at.masks),
         Ended::Returned(Err(failure)) => match at.exhausted {
             Some(exhausted) => out_of_memory(exhausted, at.limits, phase),
-            None => failed(failure),
+            None => failed(failure, at.masks),
         },
         Ended::Errored(error) => errored(&error, at, phase),
         Ended::Late | Ended::Cancelled | Ended::Panicked(_) => unreachable!("judged above"),
     }
 }
 
-fn returned(outcome: Outcome) -> (Verdict, String) {
+fn returned(outcome: Outcome, masks: &Masks) -> (Verdict, String) {
     match outcome {
         Outcome::Done => (Verdict::Succeeded, String::new()),
         Outcome::Skipped(reason) => {
-            let reason = message(&reason, MESSAGE_BYTES_MAX);
+            let reason = message(&masks.apply(&reason), MESSAGE_BYTES_MAX);
             (Verdict::Skipped(reason.clone()), reason)
         }
         Outcome::Waiting(_) => permanently("gates are not supported by this host yet".into()),
     }
 }
 
-fn failed(failure: Failure) -> (Verdict, String) {
+fn failed(failure: Failure, masks: &Masks) -> (Verdict, String) {
     match failure {
-        Failure::Permanent(why) => permanently(message(&why, MESSAGE_BYTES_MAX)),
+        Failure::Permanent(why) => permanently(message(&masks.apply(&why), MESSAGE_BYTES_MAX)),
         Failure::Retryable(retry) => {
-            let why = message(&retry.message, MESSAGE_BYTES_MAX);
+            let why = message(&masks.apply(&retry.message), MESSAGE_BYTES_MAX);
             let retry = Retry::Retryable { after_ms: retry.after_ms };
             (Verdict::Failed { message: why.clone(), retry }, why)
         }
@@ -177,7 +179,7 @@ fn errored(error: &wasmtime::Error, at: &Circumstances<'_>, phase: &str) -> (Ver
         _ => {
             // Its outer layers are places in the guest's code; the innermost says what was wrong.
             let why = trap.map_or_else(|| error.root_cause().to_string(), Trap::to_string);
-            let why = format!("{}{phase}", message(&why, MESSAGE_BYTES_MAX));
+            let why = format!("{}{phase}", message(&at.masks.apply(&why), MESSAGE_BYTES_MAX));
             (Verdict::Trapped(why.clone()), why)
         }
     }
@@ -240,6 +242,7 @@ mod tests {
             is_output_too_large: case.too_large,
             exhausted: case.exhausted,
             is_started: true,
+            masks: &Masks::default(),
         };
         let (verdict, why) = judge(ended, &at);
         assert_eq!(verdict.as_str(), word, "{why}");
@@ -322,6 +325,7 @@ mod tests {
             is_output_too_large: false,
             exhausted: None,
             is_started: true,
+            masks: &Masks::default(),
         };
         let failure = Failure::Permanent("x".repeat(10 * MESSAGE_BYTES_MAX));
         let (_, why) = judge(Ended::Returned(Err(failure)), &at);

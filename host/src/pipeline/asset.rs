@@ -164,7 +164,7 @@ pub enum Capability {
     KeyValue,
     /// A database. Reserved.
     Sql,
-    /// A secret. Reserved.
+    /// A secret that the code may read.
     Secret,
     /// The real clock.
     Clock,
@@ -173,6 +173,18 @@ pub enum Capability {
 }
 
 impl Capability {
+    /// The interface of the contract that it is used through, where it has one of its own.
+    pub fn interface(self) -> Option<&'static str> {
+        match self {
+            Self::Files => Some("flowstone:asset/files"),
+            Self::Http => Some("flowstone:asset/http"),
+            Self::KeyValue => Some("flowstone:asset/key-value"),
+            Self::Sql => Some("flowstone:asset/sql"),
+            Self::Secret => Some("flowstone:asset/secrets"),
+            Self::Clock | Self::Random => None,
+        }
+    }
+
     /// Its name in the contract and in messages.
     pub fn name(self) -> &'static str {
         match self {

@@ -47,7 +47,7 @@ pub fn is_media_type(text: &str) -> bool {
 }
 
 /// What an asset can require of this host. The others are in the contract already.
-const SUPPORTED: [Capability; 3] = [Capability::Files, Capability::Clock, Capability::Random];
+const SUPPORTED: [Capability; 4] = [Capability::Files, Capability::Clock, Capability::Random, Capability::Secret];
 
 /// Everything that is wrong with this definition, each in one sentence.
 pub fn definition_mistakes(definition: &AssetDefinition) -> Vec<String> {

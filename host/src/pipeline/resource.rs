@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::asset::Capability;
+use super::{asset::Capability, quantity::bytes_text};
 use crate::blob::DigestWriter;
 
 /// Something outside the sandbox.
@@ -24,6 +24,23 @@ pub enum Resource {
     Clock,
     /// Real randomness.
     Random,
+    /// Bytes that are never shown.
+    Secret {
+        /// Where they are.
+        source: SecretSource,
+    },
+}
+
+/// Where a secret's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum SecretSource {
+    /// In a variable of the worker's environment, by its name.
+    Env(String),
+    /// In a file of the worker's machine: relative to the manifest's folder until it is deployed, absolute from then on.
+    File(String),
+    /// In the database, sealed, under the resource's own name.
+    Sealed,
 }
 
 impl Resource {
@@ -33,6 +50,7 @@ impl Resource {
             Self::Directory { .. } => Capability::Files,
             Self::Clock => Capability::Clock,
             Self::Random => Capability::Random,
+            Self::Secret { .. } => Capability::Secret,
         }
     }
 }
@@ -47,6 +65,8 @@ pub enum Grant {
     Clock(PlainGrant),
     /// Real randomness instead of the recipe's.
     Random(PlainGrant),
+    /// A secret that the code may read.
+    Secret(PlainGrant),
 }
 
 /// A right that cannot be narrowed.
@@ -96,7 +116,7 @@ impl Grant {
     pub fn resource(&self) -> &str {
         match self {
             Self::Files(grant) => &grant.resource,
-            Self::Clock(grant) | Self::Random(grant) => &grant.resource,
+            Self::Clock(grant) | Self::Random(grant) | Self::Secret(grant) => &grant.resource,
         }
     }
 
@@ -106,6 +126,7 @@ impl Grant {
             Self::Files(_) => Capability::Files,
             Self::Clock(_) => Capability::Clock,
             Self::Random(_) => Capability::Random,
+            Self::Secret(_) => Capability::Secret,
         }
     }
 
@@ -117,11 +138,43 @@ impl Grant {
         }
     }
 
+    /// What it allows, in words.
+    pub fn rights(&self) -> String {
+        match self {
+            Self::Files(grant) => {
+                let writes = match grant.access {
+                    Access::Read => String::new(),
+                    Access::ReadWrite => format!(", writes up to {}", bytes_text(grant.write_bytes)),
+                };
+                format!("{} {}{writes}", grant.access.name(), grant.paths.join(" "))
+            }
+            Self::Clock(_) => "the real time".to_owned(),
+            Self::Random(_) => "real randomness".to_owned(),
+            Self::Secret(_) => "reveal".to_owned(),
+        }
+    }
+
+    /// What it allows beyond its resource; nothing when it stays within. A manifest is held to it when it is deployed, and
+    /// each attempt again: an operator may have narrowed the resource since.
+    pub fn excess(&self, resource: &Resource) -> Option<String> {
+        match (self, resource) {
+            (Self::Files(grant), Resource::Directory { access: Access::Read, .. }) if grant.access != Access::Read => {
+                Some("the resource may only be read".to_owned())
+            }
+            _ if self.capability() != resource.capability() => {
+                let (is, needs) = (resource.capability().resource_kind(), self.capability().resource_kind());
+                Some(format!("the resource is a {is}, not a {needs}"))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether what it reaches is an input like any other: then the same recipe gives the same bytes.
     pub fn is_deterministic(&self) -> bool {
         match self {
             Self::Files(grant) => grant.access == Access::Read,
-            Self::Clock(_) | Self::Random(_) => false,
+            // What a secret holds is no part of a recipe: another one would not make anything stale.
+            Self::Clock(_) | Self::Random(_) | Self::Secret(_) => false,
         }
     }
 
@@ -139,7 +192,7 @@ impl Grant {
                 writer.field(&(paths.len() as u64).to_le_bytes());
                 paths.iter().for_each(|path| writer.field(path.as_bytes()));
             }
-            Self::Clock(grant) | Self::Random(grant) => {
+            Self::Clock(grant) | Self::Random(grant) | Self::Secret(grant) => {
                 writer.field(self.capability().name().as_bytes());
                 writer.field(grant.resource.as_bytes());
             }
@@ -160,6 +213,7 @@ impl Capability {
     pub fn resource_example(self) -> &'static [&'static str] {
         match self {
             Self::Files => &["path = \"...\""],
+            Self::Secret => &["sealed = true"],
             _ => &[],
         }
     }
@@ -168,6 +222,7 @@ impl Capability {
     pub fn grant_example(self) -> &'static str {
         match self {
             Self::Files => "{ access = \"read\", paths = [\"**\"] }",
+            Self::Secret => "{ reveal = true }",
             _ => "{}",
         }
     }

@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn manifest(lines: &str) -> Manifest {
-        parse_manifest("flowstone.toml", &format!("{MANIFEST}{lines}")).unwrap()
+        parse_manifest("flowstone.toml", &format!("{MANIFEST}{lines}"), &Default::default()).unwrap()
     }
 
     fn answer(components: &[DescribedComponent], lines: &str) -> Vec<String> {

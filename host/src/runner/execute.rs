@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::{
     Event, Shared,
     prepare::{KnownJob, Obstacle, Prepared, Source, stopped_by, take_fingerprints},
+    resources::open_reach,
     retry::{Fault, host_fault_wait_ms, next_wait_ms},
     vital,
 };
@@ -56,7 +57,7 @@ fn panicked(panic: &tokio::task::JoinError) -> Obstacle {
 
 async fn execute(shared: &Arc<Shared>, prepared: Prepared) -> FinishedJob {
     let Prepared { job, mut attempt, stop } = prepared;
-    match job.open_reach() {
+    match open_reach(shared, &job.claim.tenant, &job.asset.bound.grants, &job.resources).await {
         Ok(reach) => attempt.reach = reach,
         Err(obstacle) => {
             let (claim, run, name) = (job.claim.clone(), job.run, job.name());
@@ -77,8 +78,8 @@ async fn sources_changed(shared: &Arc<Shared>, job: &KnownJob) -> bool {
     if job.sources.iter().all(|source| source.fingerprint.is_none()) {
         return false;
     }
-    let (asset, prints) = (job.asset.clone(), shared.fingerprints.clone());
-    let after = tokio::task::spawn_blocking(move || take_fingerprints(&asset, &prints)).await;
+    let (asset, resources, prints) = (job.asset.clone(), job.resources.clone(), shared.fingerprints.clone());
+    let after = tokio::task::spawn_blocking(move || take_fingerprints(&asset, &resources, &prints)).await;
     let digests = |sources: &[Source]| -> Vec<_> {
         sources.iter().map(|source| source.fingerprint.map(|print| print.digest)).collect()
     };

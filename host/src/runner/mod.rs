@@ -9,6 +9,7 @@ mod commit;
 mod execute;
 mod prepare;
 mod publish;
+mod resources;
 pub mod retry;
 mod session;
 
@@ -31,6 +32,7 @@ use crate::{
     engine::Engine,
     id::{ClaimToken, JobId, RunId, WorkerId},
     limit::{CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, STOP_COMMIT_WAIT},
+    secret::SecretSources,
     store::{Store, StoreError, commit::FinishedJob},
 };
 
@@ -43,6 +45,8 @@ pub struct RunnerSettings {
     pub host: String,
     /// Whether this process knows itself alone with its database, because it owns the cluster.
     pub alone: bool,
+    /// Where secrets are.
+    pub secrets: SecretSources,
 }
 
 /// What a runner tells whoever listens; the database has all of it.

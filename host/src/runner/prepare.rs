@@ -6,21 +6,22 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use cap_std::{ambient_authority, fs::Dir};
 use tokio_util::sync::CancellationToken;
 
-use super::{Event, Shared, publish, retry::host_fault_wait_ms};
+use super::{
+    Event, Shared, publish,
+    resources::{Resources, open_directory},
+    retry::host_fault_wait_ms,
+};
 use crate::{
     blob::{BlobError, BlobStore, Content, Digest},
     capability::{
         Reach,
         context::Context,
-        files::{Directory, Fingerprint, FingerprintCache, fingerprint},
+        files::{Fingerprint, FingerprintCache, fingerprint},
         inputs::{InputGrant, InputVersion},
     },
     engine::{Attempt, Component, LoadError},
@@ -38,6 +39,7 @@ use crate::{
         StoreError,
         commit::{Counts, Ending, ExternalRead, FinishedJob, NewEdge, NewMaterialization, job_name},
         materializations::CachedResult,
+        pipelines::ResourceRecord,
         queue::{Claim, ClaimedInput, ClaimedJob, Inflight},
     },
 };
@@ -58,6 +60,7 @@ pub(super) struct KnownJob {
     pub(super) parts: RecipeParts,
     pub(super) recipe: Digest,
     pub(super) sources: Vec<Source>,
+    pub(super) resources: Arc<Resources>,
     pub(super) inputs: Vec<ClaimedInput>,
     forced: bool,
 }
@@ -76,29 +79,13 @@ pub(super) struct KnownAsset {
     pub(super) bound: BoundAsset,
     config_digest: Digest,
     grants_digest: Digest,
-    /// Resource name to path.
-    directories: HashMap<String, PathBuf>,
+    /// Those of the pipeline's own that its grants name.
+    resources: Resources,
 }
 
 impl KnownJob {
     pub(super) fn name(&self) -> String {
         job_name(&self.asset.bound.definition.name, self.partition_key.as_str())
-    }
-
-    /// Everything that its grants open for it.
-    pub(super) fn open_reach(&self) -> Result<Reach, Obstacle> {
-        let mut reach = Reach::default();
-        for grant in &self.asset.bound.grants {
-            match grant {
-                Grant::Files(grant) => {
-                    let directory = self.asset.open_directory(&grant.resource)?;
-                    reach.directories.push(Directory { directory, grant: grant.clone() });
-                }
-                Grant::Clock(grant) => reach.clock = Some(grant.resource.clone()),
-                Grant::Random(grant) => reach.random = Some(grant.resource.clone()),
-            }
-        }
-        Ok(reach)
     }
 
     pub(super) fn finished(self, ending: Ending) -> FinishedJob {
@@ -240,10 +227,11 @@ pub(super) fn stopped_by(shared: &Shared, claim: Claim, run: RunId, name: String
 async fn recognize(shared: &Arc<Shared>, job: ClaimedJob) -> Result<KnownJob, Obstacle> {
     let asset = shared.assets.find(shared, &job.claim.tenant, job.asset_version).await?;
     let partition_key = parse_key(&job.partition_key)?;
+    let resources = Arc::new(find_resources(shared, &job.claim.tenant, &asset).await?);
     let sources = {
-        let asset = asset.clone();
+        let (asset, resources) = (asset.clone(), resources.clone());
         let prints = shared.fingerprints.clone();
-        let opened = tokio::task::spawn_blocking(move || take_fingerprints(&asset, &prints)).await;
+        let opened = tokio::task::spawn_blocking(move || take_fingerprints(&asset, &resources, &prints)).await;
         opened.map_err(|_| Obstacle::Host("opening directories failed".to_owned()))??
     };
     let parts = RecipeParts {
@@ -262,9 +250,31 @@ async fn recognize(shared: &Arc<Shared>, job: ClaimedJob) -> Result<KnownJob, Ob
         parts,
         recipe,
         sources,
+        resources,
         inputs: job.inputs,
         forced: job.forced,
     })
+}
+
+/// The resources behind an asset's grants: the pipeline's own, and what an operator has registered by now.
+async fn find_resources(shared: &Shared, tenant: &str, asset: &KnownAsset) -> Result<Resources, Obstacle> {
+    let mut resources = asset.resources.clone();
+    let granted = asset.bound.grants.iter().map(|grant| grant.resource().to_owned());
+    let registered: Vec<String> = granted.filter(|name| !resources.contains_key(name)).collect();
+    if !registered.is_empty() {
+        resources.extend(parse_resources(shared.store.find_registered_resources(tenant, &registered).await?)?);
+    }
+    Ok(resources)
+}
+
+fn parse_resources(records: Vec<ResourceRecord>) -> Result<Resources, Obstacle> {
+    let parse = |record: ResourceRecord| {
+        let resource = serde_json::from_value(record.settings).map_err(|error| {
+            Obstacle::Host(format!("resource `{}` was written by another version of flowstone: {error}", record.name))
+        })?;
+        Ok((record.name, resource))
+    };
+    records.into_iter().map(parse).collect()
 }
 
 /// One digest for each declared input, as the planner would work it out.
@@ -297,10 +307,14 @@ fn fingerprints(sources: &[Source]) -> Vec<SourceFingerprint> {
 }
 
 /// The granted directories as they are now. Blocks.
-pub(super) fn take_fingerprints(asset: &KnownAsset, prints: &Mutex<FingerprintCache>) -> Result<Vec<Source>, Obstacle> {
+pub(super) fn take_fingerprints(
+    asset: &KnownAsset,
+    resources: &Resources,
+    prints: &Mutex<FingerprintCache>,
+) -> Result<Vec<Source>, Obstacle> {
     let mut sources = Vec::new();
     for grant in asset.bound.grants.iter().filter_map(Grant::directory) {
-        let directory = asset.open_directory(&grant.resource)?;
+        let directory = open_directory(resources, &grant.resource)?;
         let fingerprint = match grant.access {
             Access::Read => {
                 let mut prints = prints.lock().unwrap_or_else(PoisonError::into_inner);
@@ -315,24 +329,6 @@ pub(super) fn take_fingerprints(asset: &KnownAsset, prints: &Mutex<FingerprintCa
         sources.push(Source { resource: grant.resource.clone(), fingerprint });
     }
     Ok(sources)
-}
-
-impl KnownAsset {
-    fn open_directory(&self, resource: &str) -> Result<Dir, Obstacle> {
-        let Some(path) = self.directories.get(resource) else {
-            return Err(Obstacle::Final(format!("its grant names resource `{resource}`, which is not registered")));
-        };
-        Dir::open_ambient_dir(path, ambient_authority()).map_err(|error| {
-            let cause = format!("resource `{resource}` cannot be opened at {}: {error}", path.display());
-            match error.kind() {
-                // Somebody has to do something about it; waiting does not.
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => {
-                    Obstacle::Final(cause)
-                }
-                _ => Obstacle::Host(cause),
-            }
-        })
-    }
 }
 
 /// Ends the jobs whose result is there already; returns the others. On a host fault, all of them.
@@ -582,20 +578,15 @@ impl AssetCache {
         let bound: BoundAsset = serde_json::from_value(record.settings).map_err(|error| {
             Obstacle::Host(format!("its definition was written by another version of flowstone: {error}"))
         })?;
-        let directories = shared
-            .store
-            .list_resources(tenant, pipeline_version)
-            .await?
-            .into_iter()
-            .filter_map(|resource| Some((resource.name, directory_path(&resource.settings)?)))
-            .collect();
+        let mut resources = parse_resources(shared.store.list_resources(tenant, pipeline_version).await?)?;
+        resources.retain(|name, _| bound.grants.iter().any(|grant| grant.resource() == name));
         let asset = Arc::new(KnownAsset {
             id: record.asset,
             version,
             config_digest: record.config_digest,
             grants_digest: record.grants_digest,
             bound,
-            directories,
+            resources,
         });
         let mut cached = self.lock();
         if cached.len() >= ASSETS_CACHED_MAX {
@@ -608,11 +599,6 @@ impl AssetCache {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, AssetVersionId), Arc<KnownAsset>>> {
         self.0.lock().expect("nothing that holds this lock can panic")
     }
-}
-
-/// The path of a directory resource.
-pub(super) fn directory_path(settings: &serde_json::Value) -> Option<PathBuf> {
-    settings.get("path")?.as_str().map(|path| Path::new(path).to_owned())
 }
 
 /// An error with its causes, in one line.

@@ -9,10 +9,11 @@ use std::{collections::HashSet, io, path::Path, sync::Arc};
 use cap_fs_ext::DirExt as _;
 use cap_std::{ambient_authority, fs::Dir};
 
-use super::{Event, Shared, prepare::directory_path};
+use super::{Event, Shared};
 use crate::{
     blob::{BlobStore, DigestWriter},
     limit::{COPY_BUFFER_BYTES, HOST_FAULT_WAIT_MAX, PUBLISH_FILES_MAX, STAGING_PREFIX},
+    pipeline::resource::{Access, Resource},
     store::{StoreError, staged::StagedFileRecord},
 };
 
@@ -91,7 +92,10 @@ fn show_all(
 /// Writes beside the final name and renames, so that a reader of the directory sees the old file or the new one.
 /// Folders are walked one by one and no link is followed: the grant's globs were checked against names, not places.
 fn show(blobs: &BlobStore, file: &StagedFileRecord) -> io::Result<()> {
-    let root = directory_path(&file.settings).ok_or_else(|| io::Error::other("the resource has no path"))?;
+    let resource = serde_json::from_value(file.settings.clone());
+    let Ok(Resource::Directory { path: root, access: Access::ReadWrite }) = resource else {
+        return Err(io::Error::other("the resource is no directory that may be written any more"));
+    };
     let mut folder = Dir::open_ambient_dir(root, ambient_authority())?;
     let path = Path::new(&file.path);
     let name = path.file_name().ok_or_else(|| io::Error::other("the path has no name"))?;

@@ -17,7 +17,9 @@ pub mod lineage;
 pub mod materializations;
 pub mod pipelines;
 pub mod queue;
+pub mod registry;
 pub mod runs;
+pub mod secrets;
 pub mod staged;
 pub mod workers;
 

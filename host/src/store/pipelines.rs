@@ -21,8 +21,8 @@ pub struct NewPipelineVersion {
     pub manifest: String,
     /// Their bytes are in the blob store.
     pub components: Vec<Stored>,
-    /// By name: kind and settings.
-    pub resources: Vec<(String, &'static str, serde_json::Value)>,
+    /// The pipeline's own, by name.
+    pub resources: Vec<ResourceRecord>,
     /// In topological order.
     pub assets: Vec<NewAssetVersion>,
 }
@@ -76,14 +76,14 @@ pub struct AssetVersionRecord {
     pub settings: serde_json::Value,
 }
 
-/// A resource of a version.
+/// A resource, of a pipeline's version or registered by an operator.
 #[derive(Clone, Debug)]
 pub struct ResourceRecord {
     /// Its name.
     pub name: String,
-    /// `directory`.
+    /// `directory`, `http`.
     pub kind: String,
-    /// By kind.
+    /// A [`crate::pipeline::resource::Resource`] as JSON.
     pub settings: serde_json::Value,
 }
 
@@ -163,15 +163,15 @@ impl Store {
             .await
             .doing(DOING)?;
         }
-        for (name, kind, settings) in &version.resources {
+        for resource in &version.resources {
             sqlx::query!(
                 "insert into resource (tenant_id, pipeline_version_id, name, kind, settings)
                  values ($1, $2, $3, $4, $5)",
                 tenant,
                 version_id.0,
-                name,
-                *kind,
-                settings,
+                resource.name,
+                resource.kind,
+                resource.settings,
             )
             .execute(&mut *transaction)
             .await

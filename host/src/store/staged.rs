@@ -17,7 +17,7 @@ pub struct StagedFileRecord {
     pub sequence: i64,
     /// The resource.
     pub resource: String,
-    /// As it was registered with the version that ran.
+    /// Of the version that ran, or as an operator has registered it by now; null when it is gone.
     pub settings: serde_json::Value,
     /// Within it.
     pub path: String,
@@ -73,14 +73,16 @@ impl Publishing {
     ) -> Result<Vec<StagedFileRecord>, StoreError> {
         let after = after.unwrap_or(StagedPlace { sequence: 0, resource: String::new(), path: String::new() });
         let rows = sqlx::query!(
-            "select s.tenant_id, s.materialization_id, m.sequence, s.resource, r.settings, s.path, s.digest
+            r#"select s.tenant_id, s.materialization_id, m.sequence, s.resource,
+                    coalesce(r.settings, g.settings, 'null') as "settings!", s.path, s.digest
              from staged_file s
              join materialization m on m.tenant_id = s.tenant_id and m.materialization_id = s.materialization_id
              join asset_version v on v.tenant_id = m.tenant_id and v.asset_version_id = m.asset_version_id
-             join resource r on r.tenant_id = v.tenant_id and r.pipeline_version_id = v.pipeline_version_id
+             left join resource r on r.tenant_id = v.tenant_id and r.pipeline_version_id = v.pipeline_version_id
                  and r.name = s.resource
+             left join registered_resource g on g.tenant_id = s.tenant_id and g.name = s.resource
              where (m.sequence, s.resource, s.path) > ($1, $2, $3)
-             order by m.sequence, s.resource, s.path limit $4",
+             order by m.sequence, s.resource, s.path limit $4"#,
             after.sequence,
             after.resource,
             after.path,

@@ -22,7 +22,7 @@ use proc_macro::TokenStream;
 /// | `media_type = ".."` | instead of what the returned type says, for example `application/json` for `Json<_>` |
 /// | `inputs(..)` | what it reads |
 /// | `partitions(..)` | how it is partitioned |
-/// | `requires(..)` | what an operator must grant: `station = files("one sentence that says why")` |
+/// | `requires(..)` | what an operator must grant: `station = files("one sentence that says why")`; also `clock`, `random`, `secret` |
 /// | `tags(..)` | for people and filters: `team = "climate"` |
 ///
 /// # Inputs

@@ -4,7 +4,7 @@
 //! bindings are private: the rest of the crate sees its own types.
 
 use bindings::exports::flowstone::asset::{definitions, materializer};
-use bindings::flowstone::asset::{context, files, inputs, log, output, types};
+use bindings::flowstone::asset::{context, files, inputs, log, output, secrets, types};
 
 use super::{EntryRecord, HostResult, Job, VersionRecord};
 use crate::definition::{AssetDefinition, Capability, DimensionKeys, Mapping, TimeUnit, list_assets};
@@ -17,7 +17,7 @@ use crate::partition::Partition;
 #[allow(clippy::all, reason = "generated")]
 mod bindings {
     // The world with every capability: what a component does not call is not among its imports.
-    wit_bindgen::generate!({ path: "../../wit", world: "asset-with-files" });
+    wit_bindgen::generate!({ path: "../../wit", world: "everything" });
     export!(Component);
 
     use super::Component;
@@ -102,6 +102,10 @@ pub(crate) fn write_log(level: Level, message: &str, fields: &[(String, String)]
         Level::Error => log::Level::Error,
     };
     log::write(level, message, &fields_of(fields));
+}
+
+pub(crate) fn reveal_secret(name: &str) -> HostResult<Vec<u8>> {
+    Ok(secrets::reveal(name)?)
 }
 
 /// A granted directory.
@@ -245,6 +249,7 @@ impl From<&crate::definition::Requirement> for definitions::Requirement {
             Capability::Files => definitions::Capability::Files,
             Capability::Clock => definitions::Capability::Clock,
             Capability::Random => definitions::Capability::Random,
+            Capability::Secret => definitions::Capability::Secret,
         };
         Self { resource_name: requirement.resource_name.into(), capability, reason: requirement.reason.into() }
     }

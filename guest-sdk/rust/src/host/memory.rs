@@ -21,6 +21,7 @@ pub(crate) struct Memory {
     pub job: Job,
     pub inputs: BTreeMap<String, Vec<StoredVersion>>,
     pub directories: BTreeMap<String, Files>,
+    pub secrets: BTreeMap<String, Vec<u8>>,
     pub output: Vec<u8>,
     pub media_type: String,
     pub metadata: Vec<(String, String)>,
@@ -149,6 +150,10 @@ pub(crate) fn write_log(level: Level, message: &str, fields: &[(String, String)]
         Some(memory) => memory.log.push(line),
         None => eprintln!("{line}"),
     });
+}
+
+pub(crate) fn reveal_secret(name: &str) -> HostResult<Vec<u8>> {
+    with(|memory| memory.secrets.get(name).cloned().ok_or(CapabilityError::Denied))
 }
 
 /// A granted directory, by its name.

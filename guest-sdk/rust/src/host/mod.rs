@@ -8,11 +8,11 @@ pub(crate) mod memory;
 
 #[cfg(target_arch = "wasm32")]
 pub(crate) use component::{
-    Directory, Reader, current_job, list_versions, set_media_type, set_metadata, write_log, write_output,
+    Directory, Reader, current_job, list_versions, reveal_secret, set_media_type, set_metadata, write_log, write_output,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use memory::{
-    Directory, Reader, current_job, list_versions, set_media_type, set_metadata, write_log, write_output,
+    Directory, Reader, current_job, list_versions, reveal_secret, set_media_type, set_metadata, write_log, write_output,
 };
 
 use crate::error::CapabilityError;

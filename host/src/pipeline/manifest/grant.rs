@@ -42,11 +42,23 @@ fn read_grant<'a>(reader: &mut Reader<'a>, name: &str, entry: &Entry<'a>, resour
         Resource::Directory { access, .. } => read_directory(reader, name, entry, *access).map(Grant::Files),
         Resource::Clock => read_plain(reader, name, entry).map(Grant::Clock),
         Resource::Random => read_plain(reader, name, entry).map(Grant::Random),
+        Resource::Secret { .. } => read_secret(reader, name, entry).map(Grant::Secret),
     }
 }
 
 fn read_plain<'a>(reader: &mut Reader<'a>, resource: &str, entry: &Entry<'a>) -> Option<PlainGrant> {
     reader.section(entry, &[]).map(|_| PlainGrant { resource: resource.to_owned() })
+}
+
+/// The right to read a secret is written out: to use one, an HTTP resource needs no grant of the asset's.
+fn read_secret<'a>(reader: &mut Reader<'a>, resource: &str, entry: &Entry<'a>) -> Option<PlainGrant> {
+    let section = reader.section(entry, &["reveal"])?;
+    let fix = "write reveal = true if the code may read the secret, or remove the grant";
+    let reveal = reader.required(&section, "reveal", fix)?;
+    if !reader.boolean(reveal)? {
+        reader.refuse(reveal, "grants nothing", fix);
+    }
+    Some(PlainGrant { resource: resource.to_owned() })
 }
 
 fn read_directory<'a>(

@@ -73,8 +73,47 @@ impl Manifest {
     }
 }
 
-/// Reads a manifest. `file` is its name in messages.
-pub fn parse_manifest(file: &str, text: &str) -> Result<Manifest, Vec<Diagnostic>> {
+/// Reads a manifest. `file` is its name in messages; `registered` are the resources that it can grant without declaring
+/// them.
+pub fn parse_manifest(
+    file: &str,
+    text: &str,
+    registered: &BTreeMap<String, Resource>,
+) -> Result<Manifest, Vec<Diagnostic>> {
+    parse(file, text, |reader, document| read(reader, document, registered)).map(|(manifest, places)| Manifest {
+        file: file.to_owned(),
+        places,
+        ..manifest
+    })
+}
+
+/// Reads the `[resources]` of a file, which may be a manifest and need hold nothing else.
+pub fn parse_resources(file: &str, text: &str) -> Result<BTreeMap<String, Resource>, Vec<Diagnostic>> {
+    fn read<'a>(reader: &mut Reader<'a>, document: &'a Document<&'a str>) -> BTreeMap<String, Resource> {
+        let root = reader.root(document.as_item(), &KEYS).expect("a document is a table");
+        understood(read_resources(reader, &root))
+    }
+    parse(file, text, read).map(|(resources, _)| resources)
+}
+
+/// Reads the name of a manifest's pipeline, whatever else is in it.
+pub fn parse_name(file: &str, text: &str) -> Result<String, Vec<Diagnostic>> {
+    fn read<'a>(reader: &mut Reader<'a>, document: &'a Document<&'a str>) -> String {
+        let root = reader.root(document.as_item(), &KEYS).expect("a document is a table");
+        read_name(reader, &root)
+    }
+    parse(file, text, read).map(|(name, _)| name)
+}
+
+/// The sections of a manifest.
+const KEYS: [&str; 4] = ["pipeline", "components", "resources", "assets"];
+
+/// Parses the text and lets `read` make something of it; or says everything that is wrong.
+fn parse<T>(
+    file: &str,
+    text: &str,
+    read: impl for<'a> FnOnce(&mut Reader<'a>, &'a Document<&'a str>) -> T,
+) -> Result<(T, BTreeMap<String, Place>), Vec<Diagnostic>> {
     let mut reader = Reader::new(file, text);
     if text.len() > MANIFEST_BYTES_MAX {
         let message = format!("{} bytes are more than the {MANIFEST_BYTES_MAX} that a manifest may have", text.len());
@@ -92,10 +131,10 @@ pub fn parse_manifest(file: &str, text: &str) -> Result<Manifest, Vec<Diagnostic
             return Err(reader.diagnostics);
         }
     };
-    let manifest = read(&mut reader, &document);
+    let value = read(&mut reader, &document);
     let Reader { mut diagnostics, places, .. } = reader;
     if diagnostics.is_empty() {
-        return Ok(Manifest { file: file.to_owned(), places, ..manifest });
+        return Ok((value, places));
     }
     diagnostics.sort_by_key(|diagnostic| diagnostic.place);
     Err(bounded(diagnostics))
@@ -106,19 +145,39 @@ fn shown_message(message: &str) -> String {
     message.chars().take(200).flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect()
 }
 
-fn read<'a>(reader: &mut Reader<'a>, document: &'a Document<&'a str>) -> Manifest {
-    let root = reader.root(document.as_item(), &["pipeline", "components", "resources", "assets"]);
-    let root = root.expect("a document is a table");
-    let resources = read_resources(reader, &root);
-    let assets = read_assets(reader, &root, &resources);
+fn read<'a>(
+    reader: &mut Reader<'a>,
+    document: &'a Document<&'a str>,
+    registered: &BTreeMap<String, Resource>,
+) -> Manifest {
+    let root = reader.root(document.as_item(), &KEYS).expect("a document is a table");
+    let declared = read_resources(reader, &root);
+    let mut known = declared.clone();
+    for (name, resource) in registered {
+        if declared.contains_key(name) {
+            let at = root.get("resources").and_then(|entry| reader.table(entry)?.get(name).cloned());
+            let at = at.expect("it was read from there");
+            reader.refuse(
+                &at,
+                "an operator has registered a resource of this name",
+                "remove the section, or rename it",
+            );
+        }
+        known.insert(name.clone(), Some(resource.clone()));
+    }
+    let assets = read_assets(reader, &root, &known);
     Manifest {
         file: String::new(),
         name: read_name(reader, &root),
         components: read_components(reader, &root),
-        resources: resources.into_iter().filter_map(|(name, resource)| Some((name, resource?))).collect(),
+        resources: understood(declared),
         assets,
         places: BTreeMap::new(),
     }
+}
+
+fn understood(declared: Declared) -> BTreeMap<String, Resource> {
+    declared.into_iter().filter_map(|(name, resource)| Some((name, resource?))).collect()
 }
 
 fn read_name<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> String {

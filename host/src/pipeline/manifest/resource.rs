@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use super::{
     super::{
         definition::name_mistake,
-        resource::{Access, Resource},
+        resource::{Access, Resource, SecretSource},
     },
     grant::ACCESS,
     read_path,
     reader::{Entry, Reader, Section},
 };
-use crate::limit::RESOURCES_PER_PIPELINE_MAX;
+use crate::{limit::RESOURCES_PER_PIPELINE_MAX, secret::SECRET_VARIABLE_PREFIX};
 
 /// The resources by name. One that is half understood is none, and still counts as declared: its grants are not
 /// mistakes on top.
@@ -20,7 +20,8 @@ pub(super) type Declared = BTreeMap<String, Option<Resource>>;
 /// Reads what a kind's section says beside its kind.
 type ReadKind = for<'a> fn(&mut Reader<'a>, &Entry<'a>) -> Option<Resource>;
 
-const KINDS: [(&str, ReadKind); 3] = [("directory", read_directory), ("clock", read_clock), ("random", read_random)];
+const KINDS: [(&str, ReadKind); 4] =
+    [("directory", read_directory), ("clock", read_clock), ("random", read_random), ("secret", read_secret)];
 
 pub(super) fn read_resources<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Declared {
     let mut resources = BTreeMap::new();
@@ -61,4 +62,36 @@ fn read_clock<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Option<Resource
 
 fn read_random<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Option<Resource> {
     reader.section(entry, &["kind"]).map(|_| Resource::Random)
+}
+
+fn read_secret<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Option<Resource> {
+    let section = reader.section(entry, &["kind", "env", "file", "sealed"])?;
+    let [env, file, sealed] = ["env", "file", "sealed"].map(|name| section.get(name));
+    let fix = "write one of env = \"FLOWSTONE_SECRET_...\", file = \"...\" and sealed = true";
+    match (env, file, sealed) {
+        (Some(env), None, None) => {
+            let name = reader.string(env)?;
+            let rest = name.strip_prefix(SECRET_VARIABLE_PREFIX).unwrap_or_default();
+            if rest.is_empty() || !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+                let message = format!("only variables that begin with {SECRET_VARIABLE_PREFIX} can be secrets");
+                reader.refuse(env, message, "name the variable so, of letters, digits and _");
+                return None;
+            }
+            Some(Resource::Secret { source: SecretSource::Env(name.to_owned()) })
+        }
+        (None, Some(file), None) => {
+            let path = read_path(reader, file)?;
+            Some(Resource::Secret { source: SecretSource::File(path) })
+        }
+        (None, None, Some(sealed)) => {
+            if !reader.boolean(sealed)? {
+                reader.refuse(sealed, "says where it is not", fix);
+            }
+            Some(Resource::Secret { source: SecretSource::Sealed })
+        }
+        _ => {
+            reader.refuse(entry, "a secret is in one place", fix);
+            None
+        }
+    }
 }

@@ -19,7 +19,7 @@ fn answer(lines: &str) -> String {
 }
 
 fn answer_whole(text: &str) -> String {
-    match parse_manifest("flowstone.toml", text) {
+    match parse_manifest("flowstone.toml", text, &BTreeMap::new()) {
         Ok(_) => "sound".to_owned(),
         Err(diagnostics) => diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
     }
@@ -36,7 +36,8 @@ fn check(answer: String, expected: &str) {
 }
 
 fn settings(lines: &str) -> AssetSettings {
-    let manifest = parse_manifest("flowstone.toml", &format!("{HEAD}{STATION}[assets.raw]\n{lines}")).unwrap();
+    let manifest =
+        parse_manifest("flowstone.toml", &format!("{HEAD}{STATION}[assets.raw]\n{lines}"), &BTreeMap::new()).unwrap();
     manifest.assets["raw"].clone()
 }
 
@@ -61,7 +62,7 @@ limits = { fuel = "5G", memory = "128MiB", timeout = "30s", output = "1MiB", log
 retry  = { max_attempts = 7, backoff = "linear", base = "2s", cap = "1m", jitter = false }
 fresh_for = "1h"
 "#;
-    let manifest = parse_manifest("flowstone.toml", text).unwrap();
+    let manifest = parse_manifest("flowstone.toml", text, &BTreeMap::new()).unwrap();
     assert_eq!(manifest.name, "weather");
     assert_eq!(manifest.components, [ComponentSource { path: "target/wasm32-wasip2/release/weather.wasm".into() }]);
     let station = Resource::Directory { path: "data".into(), access: Access::ReadWrite };
@@ -285,7 +286,7 @@ fn words_are_one_of_a_few() {
     check(
         answer("[resources.a]\nkind = \"queue\"\npath = \"x\"\n"),
         "flowstone.toml:6:8: resources.a.kind: \"queue\" is not known here; \
-         write one of \"directory\", \"clock\", \"random\"",
+         write one of \"directory\", \"clock\", \"random\", \"secret\"",
     );
     check(
         answer(&format!("{STATION}access = \"all\"\n")),
