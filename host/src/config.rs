@@ -11,6 +11,7 @@
 //! | `FLOWSTONE_LOG` | `--log` | what is logged, as `tracing` filters are written | `warn` |
 //! | `FLOWSTONE_LOG_FORMAT` | `--log-format` | `text` or `json` | `text` |
 //! | `FLOWSTONE_CONCURRENCY` | `--concurrency` | guests that run at a time | one for each processor |
+//! | `FLOWSTONE_GRACE` | `--grace` | how long guests may go on after a request to stop | `10s` |
 //! | `NO_COLOR` | none | not empty: no colours | colours on a terminal |
 
 use std::{
@@ -19,11 +20,15 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
 use sqlx::postgres::PgConnectOptions;
 
-use crate::limit::CONCURRENCY_MAX;
+use crate::{
+    limit::{CONCURRENCY_MAX, STOP_GRACE, STOP_GRACE_MAX},
+    pipeline::quantity::{duration_text, parse_duration_ms},
+};
 
 /// Flags of every command.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +54,9 @@ pub struct WorkerFlags {
     /// Guests that run at a time [default: one for each processor].
     #[arg(long, short = 'j', env = "FLOWSTONE_CONCURRENCY", value_name = "N")]
     pub concurrency: Option<NonZeroUsize>,
+    /// How long guests may go on after a request to stop, such as 500ms or 2m [default: 10s].
+    #[arg(long, env = "FLOWSTONE_GRACE", value_name = "DURATION", value_parser = grace)]
+    pub grace: Option<Duration>,
 }
 
 impl WorkerFlags {
@@ -57,6 +65,16 @@ impl WorkerFlags {
         let processors = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         self.concurrency.unwrap_or_else(processors).get().min(CONCURRENCY_MAX)
     }
+
+    /// At most [`STOP_GRACE_MAX`].
+    pub fn grace(&self) -> Duration {
+        self.grace.unwrap_or(STOP_GRACE)
+    }
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    let parsed = parse_duration_ms(text).map(Duration::from_millis).filter(|grace| *grace <= STOP_GRACE_MAX);
+    parsed.ok_or_else(|| format!("not a duration such as 500ms, 10s or 2m, up to {}", duration_text(STOP_GRACE_MAX)))
 }
 
 /// How log lines look.
@@ -201,8 +219,14 @@ fn absolute(path: &Path) -> Result<PathBuf, SettingError> {
     std::path::absolute(path).map_err(|source| SettingError::Path { path: path.to_owned(), source })
 }
 
-const VARIABLES: [&str; 5] =
-    ["FLOWSTONE_STATE", "FLOWSTONE_BLOBS", "FLOWSTONE_LOG", "FLOWSTONE_LOG_FORMAT", "FLOWSTONE_CONCURRENCY"];
+const VARIABLES: [&str; 6] = [
+    "FLOWSTONE_STATE",
+    "FLOWSTONE_BLOBS",
+    "FLOWSTONE_LOG",
+    "FLOWSTONE_LOG_FORMAT",
+    "FLOWSTONE_CONCURRENCY",
+    "FLOWSTONE_GRACE",
+];
 
 /// A misspelt variable would silently change nothing.
 fn unknown_variables(environment: &[(OsString, OsString)]) -> Vec<String> {
@@ -268,13 +292,21 @@ mod tests {
     }
 
     #[test]
+    fn the_grace_is_a_duration_of_at_most_a_day() {
+        assert_eq!(parse(&[]).worker.grace(), STOP_GRACE);
+        for (text, expected) in [("0s", 0), ("250ms", 250), ("1m30s", 90_000), ("1d", 86_400_000)] {
+            assert_eq!(parse(&["--grace", text]).worker.grace(), Duration::from_millis(expected));
+        }
+        for text in ["", "10", "-1s", "1d1ms", "soon"] {
+            let error = Command::try_parse_from(["flowstone", &format!("--grace={text}")]).err().unwrap();
+            assert!(text.is_empty() || error.to_string().contains("such as 500ms, 10s or 2m, up to 1d"), "{error}");
+        }
+    }
+
+    #[test]
     fn each_flag_has_its_variable() {
         let command = <Command as clap::CommandFactory>::command();
         let variables: Vec<_> = command.get_arguments().filter_map(|flag| flag.get_env()?.to_str()).collect();
-        assert_eq!(
-            variables,
-            ["FLOWSTONE_STATE", "FLOWSTONE_BLOBS", "FLOWSTONE_LOG", "FLOWSTONE_LOG_FORMAT", "FLOWSTONE_CONCURRENCY"]
-        );
         assert_eq!(variables, VARIABLES);
     }
 

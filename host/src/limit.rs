@@ -149,8 +149,11 @@ pub const COMMIT_BYTES_MAX: usize = 32 << 20;
 pub const STOP_COMMIT_WAIT: Duration = Duration::from_secs(30);
 /// How long a claim whose answer was lost may still take effect: the server notices a lost client at its next word.
 pub const UNANSWERED_CLAIM_KEPT: Duration = Duration::from_secs(120);
-/// How long guests may go on after a request to stop.
+/// How long guests may go on after a request to stop, unless the operator says otherwise: supervisors kill after 10 to
+/// 90 seconds.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
+/// What an operator may say: no attempt takes longer.
+pub const STOP_GRACE_MAX: Duration = TIMEOUT_MAX;
 /// Staged files that are published at a time.
 pub const PUBLISH_FILES_MAX: i64 = 1_000;
 /// Definitions of assets that a worker keeps in memory.

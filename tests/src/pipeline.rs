@@ -93,6 +93,11 @@ retry = {{ max_attempts = 5, backoff = "constant", base = "10ms", cap = "10ms", 
         fs::write(&self.manifest, text).expect("the folder is the test's own");
     }
 
+    /// Lets the assets that wait go on, with this as the word.
+    pub fn go(&self, word: &str) {
+        fs::write(self.folder().join("counter/go"), word).expect("the folder is the test's own");
+    }
+
     /// The folder of the manifest.
     pub fn folder(&self) -> &Path {
         self.manifest.parent().expect("the manifest is in a folder")
