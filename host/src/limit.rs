@@ -142,7 +142,7 @@ pub const PROMOTE_JOBS_MAX: i64 = 1_000;
 /// How long a job waits for another one that makes the same.
 pub const INFLIGHT_WAIT: Duration = Duration::from_millis(200);
 /// Times that an attempt is repeated because a directory changed while it read: then it changes all the time.
-pub const SOURCE_CHANGES_MAX: i16 = 10;
+pub const SOURCE_CHANGES_MAX: i64 = 10;
 /// Bytes that one commit carries, about: a message to Postgres ends at 1 GiB, and each is held twice while it is sent.
 pub const COMMIT_BYTES_MAX: usize = 32 << 20;
 /// How long a process that stops waits for its last commit.
