@@ -5,6 +5,7 @@ mod checker;
 mod command;
 mod control;
 mod crash;
+mod directories;
 mod embedded;
 mod examples;
 mod faults;
