@@ -9,6 +9,7 @@ mod directories;
 mod embedded;
 mod examples;
 mod faults;
+mod findings;
 mod hostile;
 mod scenarios;
 mod store;
