@@ -14,6 +14,7 @@
 //! | `FLOWSTONE_MANIFEST_RESOURCES` | `--manifest-resources` | `allow` or `refuse` that a manifest declares resources | `allow` with the embedded database, `refuse` with a server |
 //! | `FLOWSTONE_SEAL_KEY` | none: it is a secret | the key of sealed secrets, 64 hexadecimal digits | the file `seal.key` in the state directory |
 //! | `FLOWSTONE_SECRET_*` | none: they are secrets | what resources of the kind `secret` may name | the resource cannot be used |
+//! | `FLOWSTONE_GRACE` | `--grace` | how long guests may go on after a request to stop | `10s` |
 //! | `NO_COLOR` | none | not empty: no colours | colours on a terminal |
 
 use std::{
@@ -23,6 +24,7 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
 use sqlx::postgres::PgConnectOptions;
@@ -30,7 +32,8 @@ use sqlx::postgres::PgConnectOptions;
 use zeroize::Zeroizing;
 
 use crate::{
-    limit::CONCURRENCY_MAX,
+    limit::{CONCURRENCY_MAX, STOP_GRACE, STOP_GRACE_MAX},
+    pipeline::quantity::{duration_text, parse_duration_ms},
     secret::{SECRET_VARIABLE_PREFIX, SealError, SealKey, SecretSources, SecretValue},
 };
 
@@ -62,6 +65,9 @@ pub struct WorkerFlags {
     /// Guests that run at a time [default: one for each processor].
     #[arg(long, short = 'j', env = "FLOWSTONE_CONCURRENCY", value_name = "N")]
     pub concurrency: Option<NonZeroUsize>,
+    /// How long guests may go on after a request to stop, such as 500ms or 2m [default: 10s].
+    #[arg(long, env = "FLOWSTONE_GRACE", value_name = "DURATION", value_parser = grace)]
+    pub grace: Option<Duration>,
 }
 
 impl WorkerFlags {
@@ -70,6 +76,16 @@ impl WorkerFlags {
         let processors = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         self.concurrency.unwrap_or_else(processors).get().min(CONCURRENCY_MAX)
     }
+
+    /// At most [`STOP_GRACE_MAX`].
+    pub fn grace(&self) -> Duration {
+        self.grace.unwrap_or(STOP_GRACE)
+    }
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    let parsed = parse_duration_ms(text).map(Duration::from_millis).filter(|grace| *grace <= STOP_GRACE_MAX);
+    parsed.ok_or_else(|| format!("not a duration such as 500ms, 10s or 2m, up to {}", duration_text(STOP_GRACE_MAX)))
 }
 
 /// To something that may be done or not.
@@ -315,13 +331,14 @@ fn absolute(path: &Path) -> Result<PathBuf, SettingError> {
 }
 
 /// Those of flags, in the order of the flags.
-const VARIABLES: [&str; 6] = [
+const VARIABLES: [&str; 7] = [
     "FLOWSTONE_STATE",
     "FLOWSTONE_BLOBS",
     "FLOWSTONE_MANIFEST_RESOURCES",
     "FLOWSTONE_LOG",
     "FLOWSTONE_LOG_FORMAT",
     "FLOWSTONE_CONCURRENCY",
+    "FLOWSTONE_GRACE",
 ];
 
 /// Without a flag, because they are secrets.
@@ -391,6 +408,18 @@ mod tests {
         assert_eq!(parse(&["--concurrency", "1000000"]).worker.concurrency(), CONCURRENCY_MAX);
         assert!(parse(&[]).worker.concurrency() >= 1);
         assert!(Command::try_parse_from(["flowstone", "-j", "0"]).is_err());
+    }
+
+    #[test]
+    fn the_grace_is_a_duration_of_at_most_a_day() {
+        assert_eq!(parse(&[]).worker.grace(), STOP_GRACE);
+        for (text, expected) in [("0s", 0), ("250ms", 250), ("1m30s", 90_000), ("1d", 86_400_000)] {
+            assert_eq!(parse(&["--grace", text]).worker.grace(), Duration::from_millis(expected));
+        }
+        for text in ["", "10", "-1s", "1d1ms", "soon"] {
+            let error = Command::try_parse_from(["flowstone", &format!("--grace={text}")]).err().unwrap();
+            assert!(text.is_empty() || error.to_string().contains("such as 500ms, 10s or 2m, up to 1d"), "{error}");
+        }
     }
 
     #[test]

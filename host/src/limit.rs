@@ -142,15 +142,18 @@ pub const PROMOTE_JOBS_MAX: i64 = 1_000;
 /// How long a job waits for another one that makes the same.
 pub const INFLIGHT_WAIT: Duration = Duration::from_millis(200);
 /// Times that an attempt is repeated because a directory changed while it read: then it changes all the time.
-pub const SOURCE_CHANGES_MAX: i16 = 10;
+pub const SOURCE_CHANGES_MAX: i64 = 10;
 /// Bytes that one commit carries, about: a message to Postgres ends at 1 GiB, and each is held twice while it is sent.
 pub const COMMIT_BYTES_MAX: usize = 32 << 20;
 /// How long a process that stops waits for its last commit.
 pub const STOP_COMMIT_WAIT: Duration = Duration::from_secs(30);
 /// How long a claim whose answer was lost may still take effect: the server notices a lost client at its next word.
 pub const UNANSWERED_CLAIM_KEPT: Duration = Duration::from_secs(120);
-/// How long guests may go on after a request to stop.
+/// How long guests may go on after a request to stop, unless the operator says otherwise: supervisors kill after 10 to
+/// 90 seconds.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
+/// What an operator may say: no attempt takes longer.
+pub const STOP_GRACE_MAX: Duration = TIMEOUT_MAX;
 /// Staged files that are published at a time.
 pub const PUBLISH_FILES_MAX: i64 = 1_000;
 /// Definitions of assets that a worker keeps in memory.

@@ -41,6 +41,9 @@ const fn step(operation: &'static str, table: &'static str, only: &'static str) 
     Step { table, operation, only }
 }
 
+/// A publisher forgets what the directory shows.
+pub const FORGET_PUBLISHED: Step = step("delete", "staged_file", "true");
+
 /// Everything that the commit of a finished job may write, in its order.
 pub const COMMIT_STEPS: &[Step] = &[
     step("delete", "job_lease", "true"),
@@ -111,7 +114,7 @@ pub struct Gate {
     lock: PgConnection,
 }
 
-/// Whether a commit has come to the gate.
+/// Whether somebody has come to the gate.
 pub const SOMEBODY_WAITS_AT_THE_GATE: &str =
     "select exists (select from pg_locks where locktype = 'advisory' and not granted
          and database = (select oid from pg_database where datname = current_database()))";
@@ -121,6 +124,14 @@ impl Gate {
     pub async fn close(database: &Database) -> Self {
         let mut lock = PgConnection::connect_with(&database.options()).await.expect("the database exists");
         sqlx::query("select pg_advisory_lock(1)").execute(&mut lock).await.expect("nobody else closes it");
+        Self { lock }
+    }
+
+    /// Closes the one at which publishers wait for each other.
+    pub async fn close_publishing(database: &Database) -> Self {
+        let mut lock = PgConnection::connect_with(&database.options()).await.expect("the database exists");
+        let sql = "select pg_advisory_lock(hashtext('flowstone.publish'))";
+        sqlx::query(sql).execute(&mut lock).await.expect("the server is there");
         Self { lock }
     }
 

@@ -72,6 +72,9 @@ access = "read"
 [assets.unique]
 grants = {{ counter = {{ access = "read-write", paths = ["count"] }} }}
 fresh_for = "1h"
+[assets.writes]
+grants = {{ counter = {{ access = "read-write", paths = ["**"] }} }}
+fresh_for = "1h"
 [assets.listing]
 grants = {{ shelf = {{ access = "read", paths = ["*.txt"] }} }}
 [assets.waits]
@@ -83,7 +86,6 @@ grants = {{ shelf = {{ access = "read", paths = ["*.txt"] }}, counter = {{ acces
 limits = {{ fuel = "100000G" }}
 [assets.echo]
 grants = {{ shelf = {{ access = "read", paths = ["*.txt"] }} }}
-config = {{ words = ["one", "two"], nested = {{ number = -7 }} }}
 [assets.flaky]
 retry = {{ max_attempts = 5, backoff = "constant", base = "10ms", cap = "10ms", jitter = false }}
 {more}
@@ -91,6 +93,11 @@ retry = {{ max_attempts = 5, backoff = "constant", base = "10ms", cap = "10ms", 
             component.display()
         );
         fs::write(&self.manifest, text).expect("the folder is the test's own");
+    }
+
+    /// Lets the assets that wait go on, with this as the word.
+    pub fn go(&self, word: &str) {
+        fs::write(self.folder().join("counter/go"), word).expect("the folder is the test's own");
     }
 
     /// The folder of the manifest.

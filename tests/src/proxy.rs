@@ -1,8 +1,9 @@
 //! A wire between the command and Postgres that can be cut: at a `COMMIT`, before the server hears of it or before the
-//! command hears the answer, or altogether for a while.
+//! command hears the answer; before it hears what it has claimed; or altogether for a while.
 
 use std::{
-    io::{self, Read, Write},
+    collections::HashSet,
+    io::{self, BufReader, Read, Write},
     net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     path::PathBuf,
@@ -36,6 +37,8 @@ pub struct Proxy {
 struct Wire {
     server: PathBuf,
     cut: Mutex<Option<(Cut, usize)>>,
+    /// Whether the answer of the next claim that takes something is to be lost.
+    lose_claim: AtomicBool,
     commits: AtomicUsize,
     has_cut: AtomicBool,
     down: AtomicBool,
@@ -54,6 +57,7 @@ impl Proxy {
         let wire = Arc::new(Wire {
             server,
             cut: Mutex::default(),
+            lose_claim: AtomicBool::new(false),
             commits: AtomicUsize::new(0),
             has_cut: AtomicBool::new(false),
             down: AtomicBool::new(false),
@@ -83,7 +87,13 @@ impl Proxy {
         *self.wire.cut.lock().expect("no holder panics") = Some((cut, nth));
     }
 
-    /// Whether there was an `nth` commit.
+    /// The next claim that takes jobs takes them, and its answer is lost with the connection.
+    pub fn lose_next_claim(&self) {
+        self.wire.has_cut.store(false, Ordering::SeqCst);
+        self.wire.lose_claim.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether what was to be cut has been.
     pub fn has_cut(&self) -> bool {
         self.wire.has_cut.load(Ordering::SeqCst)
     }
@@ -104,7 +114,7 @@ impl Proxy {
 }
 
 impl Wire {
-    fn serve(&self, mut client: UnixStream) -> io::Result<()> {
+    fn serve(self: &Arc<Self>, mut client: UnixStream) -> io::Result<()> {
         let mut server = UnixStream::connect(&self.server)?;
         self.open.lock().expect("no holder panics").extend([client.try_clone()?, server.try_clone()?]);
         if self.down.load(Ordering::SeqCst) {
@@ -112,22 +122,24 @@ impl Wire {
             return server.shutdown(Shutdown::Both);
         }
         let answers_lost = Arc::new(AtomicBool::new(false));
-        let lost = answers_lost.clone();
-        let (mut from, mut to) = (server.try_clone()?, client.try_clone()?);
-        let answers = thread::spawn(move || {
-            let mut buffer = [0; 1 << 16];
-            while let Ok(read @ 1..) = from.read(&mut buffer) {
-                if lost.load(Ordering::SeqCst) || to.write_all(&buffer[..read]).is_err() {
-                    break;
-                }
-            }
-            drop(to.shutdown(Shutdown::Both));
-            drop(from.shutdown(Shutdown::Both));
-        });
+        let claiming = Arc::new(AtomicBool::new(false));
+        let answers = {
+            let (wire, lost, claiming) = (self.clone(), answers_lost.clone(), claiming.clone());
+            let (from, to) = (server.try_clone()?, client.try_clone()?);
+            thread::spawn(move || wire.answer(from, to, &lost, &claiming))
+        };
         // The first message has no type.
         let mut typed = false;
+        let mut claims = HashSet::new();
         while let Ok(message) = read_message(&mut client, typed) {
             typed = true;
+            match message[0] {
+                b'P' if contains(&message, CLAIM) => {
+                    claims.insert(texts(&message)[0].to_vec());
+                }
+                b'B' => claiming.store(claims.contains(texts(&message)[1]), Ordering::SeqCst),
+                _ => {}
+            }
             match self.cut_of(&message) {
                 Some(Cut::BeforeCommit) => break,
                 // Everything before is answered: a commit is sent when the client has seen that it may.
@@ -147,6 +159,29 @@ impl Wire {
         client.shutdown(Shutdown::Both)
     }
 
+    /// Passes on what the server answers, until it is to be lost.
+    fn answer(&self, from: UnixStream, mut to: UnixStream, lost: &AtomicBool, claiming: &AtomicBool) {
+        let mut reader = BufReader::new(&from);
+        let mut taken = false;
+        while let Ok(message) = read_message(&mut reader, true) {
+            let is_row = message[0] == b'D';
+            // A row of a claim: it has taken something.
+            if is_row && claiming.load(Ordering::SeqCst) && self.lose_claim.swap(false, Ordering::SeqCst) {
+                taken = true;
+            }
+            // The server is ready for more: what it answers has happened.
+            if taken && message[0] == b'Z' {
+                self.has_cut.store(true, Ordering::SeqCst);
+                break;
+            }
+            if lost.load(Ordering::SeqCst) || (!taken && to.write_all(&message).is_err()) {
+                break;
+            }
+        }
+        drop(to.shutdown(Shutdown::Both));
+        drop(from.shutdown(Shutdown::Both));
+    }
+
     fn cut_of(&self, message: &[u8]) -> Option<Cut> {
         if !(message.starts_with(b"Q") && message.get(5..).is_some_and(|text| text.starts_with(b"COMMIT"))) {
             return None;
@@ -158,13 +193,26 @@ impl Wire {
     }
 }
 
-/// One message of a client: its type, its length, which counts itself, and the rest.
-fn read_message(client: &mut UnixStream, typed: bool) -> io::Result<Vec<u8>> {
+/// Words that only the statement of a claim has.
+const CLAIM: &[u8] = b"insert into job_lease";
+
+fn contains(message: &[u8], words: &[u8]) -> bool {
+    message.windows(words.len()).any(|window| window == words)
+}
+
+/// The texts that a message begins with, each of which ends with a zero: the name of what is parsed, or the names of
+/// what is bound and of the statement.
+fn texts(message: &[u8]) -> Vec<&[u8]> {
+    message[5..].splitn(3, |byte| *byte == 0).collect()
+}
+
+/// One message: its type, its length, which counts itself, and the rest.
+fn read_message(from: &mut impl Read, typed: bool) -> io::Result<Vec<u8>> {
     let mut message = vec![0; if typed { 5 } else { 4 }];
-    client.read_exact(&mut message)?;
+    from.read_exact(&mut message)?;
     let head = message.len();
     let length = u32::from_be_bytes(message[head - 4..].try_into().expect("these are four bytes"));
     message.resize(head - 4 + length as usize, 0);
-    client.read_exact(&mut message[head..])?;
+    from.read_exact(&mut message[head..])?;
     Ok(message)
 }

@@ -2,13 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use flowstone_tests::{Flowstone, StateFolder, pipeline::Scenario, signal};
+use flowstone_tests::{
+    Flowstone, StateFolder,
+    pipeline::{Scenario, ended},
+    signal,
+};
 
 use crate::checker::{assert_sound, violations};
 
 /// `spins` never ends by itself, whatever fuel it burns.
 const ENDLESS: &str = "[assets.spins]\nlimits = { fuel = \"900T\", timeout = \"1h\" }\n";
-/// Far less than the deadline of a guest, and far more than a stop takes.
+/// Far less than the deadline of a guest and than the usual grace, and far more than a stop takes.
 const SOON: Duration = Duration::from_secs(8);
 
 /// The attempts of the newest run: verdict, and whether it was charged.
@@ -55,6 +59,69 @@ async fn a_second_signal_stops_at_once_and_the_job_is_given_back_uncharged() {
     let database = scenario.flowstone.database();
     assert_eq!(database.ask("select count(*)::text from run where state = 'running'"), ["0"]);
     assert_sound(&violations(&database.pool().await, &scenario.flowstone.state_dir().join("blobs")).await);
+}
+
+#[tokio::test]
+async fn what_ends_within_the_grace_is_recorded_and_nothing_more_is_claimed() {
+    for signal in ["INT", "TERM"] {
+        let scenario = Scenario::new("");
+        let database = scenario.flowstone.database();
+        let mut run = scenario.flowstone.start(["run", scenario.manifest(), "after_waits", "--json"]);
+        run.event("job.started");
+        run.signal(signal);
+        run.said("stopping");
+        scenario.go("on");
+        run.event("job.ended");
+        let interrupted = run.event("run.interrupted");
+        assert_eq!((&interrupted["jobs"], &interrupted["ended"]), (&2.into(), &1.into()));
+        run.wait().expect_status(1);
+        assert_eq!(attempts(&scenario.flowstone), [("succeeded".to_owned(), true)]);
+        assert_eq!(scenario.show("waits", None), "on");
+        let unclaimed = "select a.name || ' ' || r.released from job_ready r join job j using (tenant_id, job_id)
+             join asset_version v using (tenant_id, asset_version_id) join asset a using (tenant_id, asset_id)";
+        assert_eq!(database.ask(unclaimed), ["after_waits 0"], "it became ready, and nobody took it");
+        assert_eq!(database.ask("select worker_id::text from worker"), [""; 0], "the session is ended");
+        assert_sound(&violations(&database.pool().await, &scenario.flowstone.state_dir().join("blobs")).await);
+
+        assert_eq!(ended(&scenario.run(&["after_waits"], 0)), ["after_waits succeeded"], "the rest, and nothing twice");
+        assert_eq!(scenario.show("after_waits", None), "after on");
+    }
+}
+
+#[test]
+fn a_run_whose_last_job_ends_within_the_grace_has_succeeded() {
+    for signal in ["INT", "TERM"] {
+        let scenario = Scenario::new("");
+        let mut run = scenario.flowstone.start(["run", scenario.manifest(), "waits", "--json"]);
+        run.event("job.started");
+        run.signal(signal);
+        run.said("stopping");
+        scenario.go("on");
+        assert_eq!(run.event("run.finished")["state"], "succeeded");
+        run.wait().expect_status(0);
+    }
+}
+
+#[tokio::test]
+async fn what_goes_on_past_the_grace_is_stopped_and_its_job_is_given_back_uncharged() {
+    let scenario = Scenario::new(ENDLESS);
+    let grace = Duration::from_millis(300);
+    for signal in ["INT", "TERM"] {
+        let mut run = scenario.flowstone.start(["run", scenario.manifest(), "spins", "--json", "--grace", "300ms"]);
+        run.event("job.started");
+        let asked = Instant::now();
+        run.signal(signal);
+        run.said("what runs has 300ms to finish");
+        run.event("run.interrupted");
+        run.wait().expect_status(1);
+        assert!((grace..SOON).contains(&asked.elapsed()), "{:?}", asked.elapsed());
+        assert_eq!(attempts(&scenario.flowstone), [("cancelled".to_owned(), false)]);
+        let database = scenario.flowstone.database();
+        let ready = "select format('charged %s, released %s', charged, released) from job_ready";
+        assert_eq!(database.ask(ready), ["charged 0, released 1"]);
+        assert_eq!(database.ask("select count(*)::text from job_lease"), ["0"]);
+        assert_sound(&violations(&database.pool().await, &scenario.flowstone.state_dir().join("blobs")).await);
+    }
 }
 
 #[test]

@@ -2,9 +2,9 @@
 //! disagree. Here a fault is put at every step of the commit, by the database or on the way to it; what is recorded
 //! must be sound at every moment, and in the end everything is made exactly once.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Instant};
 
-use flowstone::blob::Digest;
+use flowstone::{blob::Digest, limit::SESSION_EXPIRY};
 use flowstone_tests::{
     Database, Flowstone,
     deadline::wait_until_database_says,
@@ -225,4 +225,33 @@ async fn finding_4_an_output_that_is_stored_and_not_recorded_does_not_exist() {
     faulty.scenario.flowstone.run(["show", "scenarios", "large"]).expect_status(2);
     faulty.start().wait().expect_status(0);
     faulty.assert_made_once(&pool, "after the next run").await;
+}
+
+/// The database has leased the jobs, and nobody knows of it: no wait for the end of a session that goes on brings them
+/// back.
+#[tokio::test]
+async fn a_claim_whose_answer_is_lost_is_given_back_while_its_process_goes_on() {
+    let mut faulty = Faulty::new().await;
+    let (database, pool) = faulty.use_new_database().await;
+    let proxy = Proxy::new(&database);
+    faulty.scenario.flowstone.use_database(proxy.url());
+    proxy.lose_next_claim();
+    let mut running = faulty.start();
+    running.event("run.started");
+    let started = Instant::now();
+    let finished = running.event("run.finished");
+    assert!(proxy.has_cut(), "a claim that took jobs was cut off");
+    assert!(started.elapsed() < SESSION_EXPIRY, "{:?}", started.elapsed());
+    assert_eq!(finished["state"], "succeeded");
+    let output = running.wait().expect_status(0);
+    assert!(output.stderr.contains("no jobs can be claimed for now"), "{}", output.stderr);
+    assert_eq!(odd_verdicts(&pool).await, [""; 0], "nothing was lost, nothing ran again");
+    assert_eq!(workers(&pool).await, 1, "and nobody else had to take over");
+    faulty.scenario.flowstone.use_database(database.url());
+    faulty.assert_made_once(&pool, "after a claim was lost").await;
+}
+
+/// How many processes made an attempt.
+async fn workers(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("select count(distinct worker_id) from attempt").fetch_one(pool).await.unwrap()
 }

@@ -69,8 +69,8 @@ async fn execute(shared: &Arc<Shared>, prepared: Prepared) -> FinishedJob {
     let report = shared.engine.run(attempt, stop).await;
     shared.measure(begun.elapsed());
     let blameless = matches!(report.verdict, Verdict::HostFault(_) | Verdict::Cancelled);
-    let changed = !blameless && sources_changed(shared, &job).await;
-    conclude(shared, job, report, changed, begun)
+    let again = if !blameless && sources_changed(shared, &job).await { Some(rerun(shared, &job).await) } else { None };
+    conclude(shared, job, report, again, begun)
 }
 
 /// Whether a directory that the attempt could read is no longer what its recipe says.
@@ -86,12 +86,15 @@ async fn sources_changed(shared: &Arc<Shared>, job: &KnownJob) -> bool {
     !matches!(after, Ok(Ok(after)) if digests(&after) == digests(&job.sources))
 }
 
-/// The attempt's record, and what becomes of its job.
-fn conclude(shared: &Shared, job: KnownJob, report: Report, changed: bool, begun: Instant) -> FinishedJob {
+/// The attempt's record, and what becomes of its job: `again` when what it read is not so any more.
+fn conclude(shared: &Shared, job: KnownJob, report: Report, again: Option<Ending>, begun: Instant) -> FinishedJob {
     let cancelled = shared.lock_running().get(&(job.claim.token, job.claim.job)).is_some_and(|stop| stop.cancelled);
     let attempt_id = AttemptId::new();
-    let ending = if changed { rerun(&job) } else { ending(&job, &report, cancelled, attempt_id, shared) };
+    let blameless = again.is_some();
+    let ending = again.unwrap_or_else(|| ending(&job, &report, cancelled, attempt_id, shared));
     let charged = match &ending {
+        // Its verdict may be a success, of which nothing is kept.
+        _ if blameless => false,
         Ending::Deferred { counts, .. } => *counts == Counts::Charged,
         Ending::Released | Ending::Cancelled(_) => false,
         _ => true,
@@ -122,10 +125,14 @@ fn conclude(shared: &Shared, job: KnownJob, report: Report, changed: bool, begun
 }
 
 /// The attempt read what is not so any more: again, uncharged, unless that never ends.
-fn rerun(job: &KnownJob) -> Ending {
+async fn rerun(shared: &Shared, job: &KnownJob) -> Ending {
     let cause = "a granted directory changed while the attempt read it";
-    if job.claim.released >= SOURCE_CHANGES_MAX {
-        return Ending::Failed(format!("{cause}, {} times in a row", job.claim.released));
+    match shared.store.count_dropped_attempts(&job.claim).await {
+        Ok(dropped) if dropped >= SOURCE_CHANGES_MAX => {
+            return Ending::Failed(format!("{cause}, {} times", dropped + 1));
+        }
+        Ok(_) => {}
+        Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "changes cannot be counted for now"),
     }
     let wait_ms = host_fault_wait_ms(u32::try_from(job.claim.released).unwrap_or(0));
     Ending::Deferred { wait_ms, cause: cause.to_owned(), counts: Counts::Released }

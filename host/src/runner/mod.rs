@@ -203,10 +203,14 @@ impl Runner {
         self.shared.wake.notify_one();
     }
 
-    /// Stops claiming, waits the grace for guests, stops those that go on, gives their jobs back, and ends the session.
-    /// When `at_once` resolves meanwhile, the rest is that of [`Runner::stop_at_once`].
-    pub async fn stop(mut self, grace: Duration, at_once: impl Future<Output = ()>) {
+    /// Stops claiming, before it returns; then waits the grace for guests, stops those that go on, gives their jobs
+    /// back, and ends the session. When `at_once` resolves meanwhile, the rest is that of [`Runner::stop_at_once`].
+    pub fn stop(self, grace: Duration, at_once: impl Future<Output = ()>) -> impl Future<Output = ()> {
         self.shared.stopping.cancel();
+        self.wait_and_stop(grace, at_once)
+    }
+
+    async fn wait_and_stop(mut self, grace: Duration, at_once: impl Future<Output = ()>) {
         let shared = self.shared.clone();
         let gracefully = async {
             if tokio::time::timeout(grace, shared.drained_after_stop()).await.is_err() {

@@ -4,7 +4,7 @@
 //! One process at a time publishes, in the order of the commits. What cannot be shown stays, and so does whatever comes
 //! after it in the same directory; other directories go on.
 
-use std::{collections::HashSet, io, path::Path, sync::Arc};
+use std::{collections::HashSet, ffi::OsStr, io, path::Path, sync::Arc};
 
 use cap_fs_ext::DirExt as _;
 use cap_std::{ambient_authority, fs::Dir};
@@ -108,7 +108,7 @@ fn show(blobs: &BlobStore, file: &StagedFileRecord) -> io::Result<()> {
                 folder.create_dir(part.as_os_str())?;
                 folder.open_dir_nofollow(part.as_os_str())?
             }
-            other => other?,
+            other => other.map_err(|error| not_followed(&folder, part.as_os_str(), error))?,
         };
     }
     match file.content {
@@ -120,6 +120,16 @@ fn show(blobs: &BlobStore, file: &StagedFileRecord) -> io::Result<()> {
     }
     // The row that decided it goes next: what it decided must survive a power cut.
     folder.open(".")?.sync_all()
+}
+
+/// The system says of a link to a folder only that it is none.
+fn not_followed(folder: &Dir, name: &OsStr, error: io::Error) -> io::Error {
+    match folder.symlink_metadata(name) {
+        Ok(found) if found.is_symlink() => {
+            io::Error::new(error.kind(), format!("`{}` is a link, and links are not followed", name.display()))
+        }
+        _ => error,
+    }
 }
 
 fn place(blobs: &BlobStore, file: &StagedFileRecord, folder: &Dir, name: &Path) -> io::Result<()> {

@@ -303,6 +303,20 @@ impl Store {
         Ok(taken.into_iter().map(JobId).collect())
     }
 
+    /// How many attempts at a job ended by themselves and were dropped, because a directory changed while they read. The
+    /// times that a job was released are more: those of the host's faults are among them.
+    pub async fn count_dropped_attempts(&self, claim: &Claim) -> Result<i64, StoreError> {
+        sqlx::query_scalar!(
+            r#"select count(*) as "count!" from attempt
+               where tenant_id = $1 and job_id = $2 and not charged and verdict not in ('lost', 'cancelled')"#,
+            claim.tenant,
+            claim.job.0,
+        )
+        .fetch_one(&self.pool)
+        .await
+        .doing("counting dropped attempts")
+    }
+
     /// Moves up to `limit` deferred jobs whose time has come to the ready table; returns how many.
     pub async fn promote_due_jobs(&self, limit: i64) -> Result<u64, StoreError> {
         let moved = sqlx::query!(

@@ -12,7 +12,7 @@ mod reporter;
 mod signals;
 mod summary;
 
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 
 use anyhow::Context as _;
 
@@ -29,8 +29,7 @@ use super::{Exit, arguments::Run, deploy, plan::request, print, session::Session
 use crate::{
     app::Pipeline,
     id::RunId,
-    limit::STOP_GRACE,
-    pipeline::plan::Plan,
+    pipeline::{plan::Plan, quantity::duration_text},
     runner::{Runner, RunnerSettings},
 };
 
@@ -68,9 +67,9 @@ pub(super) async fn run(session: &Session, args: &Run) -> anyhow::Result<Exit> {
     };
     let over = follow.until_over(&mut signals).await;
     let over = match over {
-        Ok(Over::Interrupted) => stop_gracefully(session, runner, &mut follow, &mut signals).await,
+        Ok(Over::Interrupted) => stop_gracefully(session, runner, args.worker.grace(), &mut follow, &mut signals).await,
         over => {
-            runner.stop(STOP_GRACE, signals.next()).await;
+            runner.stop(args.worker.grace(), signals.next()).await;
             over
         }
     };
@@ -102,14 +101,14 @@ fn begin(
 async fn stop_gracefully(
     session: &Session,
     runner: Runner,
+    grace: Duration,
     follow: &mut Follow<'_>,
     signals: &mut Signals,
 ) -> anyhow::Result<Over> {
-    session.talk.say(format!(
-        "stopping: what runs has {} seconds to finish; interrupt again to stop at once",
-        STOP_GRACE.as_secs()
-    ));
-    let mut stopping = pin!(runner.stop(STOP_GRACE, signals.next()));
+    let mut stopping = pin!(runner.stop(grace, signals.next()));
+    session
+        .talk
+        .say(format!("stopping: what runs has {} to finish; interrupt again to stop at once", duration_text(grace)));
     loop {
         tokio::select! {
             () = &mut stopping => break,

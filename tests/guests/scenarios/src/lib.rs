@@ -107,6 +107,28 @@ fn unique(ctx: &Context) -> Result<String> {
     Ok(next)
 }
 
+/// Writes the key of its partition into a file that all partitions share, and into one of its own beside it.
+#[asset(
+    partitions(key = static_keys("a", "b", "c", "d")),
+    requires(counter = files("writes the configured file")),
+)]
+fn writes(ctx: &Context) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default = "shared")]
+        path: String,
+    }
+    fn shared() -> String {
+        "shared".into()
+    }
+    let Config { path } = ctx.config()?;
+    let key = ctx.partition().key("key")?.to_string();
+    let counter = ctx.directory("counter")?;
+    counter.append(&path, &key)?;
+    counter.append(&format!("{path}.{key}"), &key)?;
+    Ok(key)
+}
+
 /// The key of its partition.
 #[asset(partitions(key = static_keys("p1", "p2", "value|with|pipes", "value:with;colons=%")))]
 fn keyed(ctx: &Context) -> Result<String> {
