@@ -77,9 +77,11 @@ async fn what_ends_within_the_grace_is_recorded_and_nothing_more_is_claimed() {
         run.wait().expect_status(1);
         assert_eq!(attempts(&scenario.flowstone), [("succeeded".to_owned(), true)]);
         assert_eq!(scenario.show("waits", None), "on");
-        let unclaimed = "select a.name || ' ' || r.released from job_ready r join job j using (tenant_id, job_id)
-             join asset_version v using (tenant_id, asset_version_id) join asset a using (tenant_id, asset_id)";
-        assert_eq!(database.ask(unclaimed), ["after_waits 0"], "it became ready, and nobody took it");
+        // A claim that was on its way at the signal may take it once, and gives it back.
+        let given_back = "select a.name from job_ready r join job j using (tenant_id, job_id)
+             join asset_version v using (tenant_id, asset_version_id) join asset a using (tenant_id, asset_id)
+             where r.charged = 0 and r.released <= 1";
+        assert_eq!(database.ask(given_back), ["after_waits"], "it became ready, and nobody made it");
         assert_eq!(database.ask("select worker_id::text from worker"), [""; 0], "the session is ended");
         assert_sound(&violations(&database.pool().await, &scenario.flowstone.state_dir().join("blobs")).await);
 
