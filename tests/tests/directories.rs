@@ -59,7 +59,7 @@ impl Directories {
 
     /// What the newest result of an asset says that the shelf was.
     async fn shelf_that_was_read(&self, asset: &str) -> (Vec<u8>, i64, i64) {
-        let sql = "select r.digest, r.files, r.size_bytes from external_read r
+        let sql = "select r.digest, r.items, r.size_bytes from external_read r
              join materialization m using (tenant_id, materialization_id) join asset a using (tenant_id, asset_id)
              where a.name = $1 and r.resource = 'shelf' order by m.sequence desc limit 1";
         sqlx::query_as(sql).bind(asset).fetch_one(&self.pool).await.unwrap()

@@ -97,9 +97,10 @@ fn modules_named(code: &str) -> BTreeSet<String> {
 }
 
 /// Bottom up: a module uses only what is above it in this list.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "id",
     "limit",
+    "secret",
     "blob",
     "bindings",
     "pipeline",

@@ -4,7 +4,7 @@ use globset::GlobBuilder;
 
 use super::{
     super::{
-        diagnostic::shown,
+        diagnostic::{nearest, shown},
         resource::{Access, DirectoryGrant, Grant, PlainGrant, Resource},
     },
     reader::{Entry, Reader, bytes},
@@ -28,17 +28,22 @@ pub(super) fn read_grants<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>, resour
 }
 
 fn read_grant<'a>(reader: &mut Reader<'a>, name: &str, entry: &Entry<'a>, resources: &Declared) -> Option<Grant> {
-    let Some(resource) = resources.get(name) else {
-        let fix = reader.suggestion(name, resources.keys().map(|name| &**name)).unwrap_or_else(|| {
-            format!(
-                "declare [resources.{}] with its kind, for example kind = \"directory\" and path = \"...\"",
-                shown(name)
-            )
-        });
-        reader.refuse(entry, format!("there is no resource `{}`", shown(name)), fix);
-        return None;
+    let resource = match resources.get(name) {
+        Some(resource) => resource.as_ref()?,
+        None => {
+            let fix = reader.suggestion(name, resources.keys().map(|name| &**name)).unwrap_or_else(|| {
+                format!(
+                    "declare [resources.{}] with its kind, for example kind = \"directory\" and path = \"...\"",
+                    shown(name)
+                )
+            });
+            reader.refuse(entry, format!("there is no resource `{}`", shown(name)), fix);
+            // What it was meant to be is read all the same: one answer names every mistake, as far as it names any.
+            let names = resources.keys().map(|name| &**name).filter(|_| reader.has_room());
+            resources.get(nearest(name, names)?)?.as_ref()?
+        }
     };
-    match resource.as_ref()? {
+    match resource {
         Resource::Directory { access, .. } => read_directory(reader, name, entry, *access).map(Grant::Files),
         Resource::Clock => read_plain(reader, name, entry).map(Grant::Clock),
         Resource::Random => read_plain(reader, name, entry).map(Grant::Random),

@@ -34,6 +34,13 @@ pub(super) struct Entry<'a> {
     at: Range<usize>,
 }
 
+impl<'a> Entry<'a> {
+    /// What stands there, if it is text.
+    pub fn text(&self) -> Option<&'a str> {
+        self.item.as_str()
+    }
+}
+
 /// A table whose keys are all known.
 pub(super) struct Section<'a> {
     pub entries: Vec<(String, Entry<'a>)>,
@@ -108,7 +115,12 @@ impl<'a> Reader<'a> {
     /// "did you mean ...", for mistakes that will be shown: in a manifest full of them, looking for each would take
     /// minutes.
     pub fn suggestion<'c>(&self, name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
-        if self.diagnostics.len() < DIAGNOSTICS_MAX { did_you_mean(name, candidates) } else { None }
+        if self.has_room() { did_you_mean(name, candidates) } else { None }
+    }
+
+    /// Whether a mistake that is found now will be shown.
+    pub fn has_room(&self) -> bool {
+        self.diagnostics.len() < DIAGNOSTICS_MAX
     }
 
     /// Remembers where a key stands, for mistakes that are found later.

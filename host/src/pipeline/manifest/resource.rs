@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     super::{
         definition::name_mistake,
+        diagnostic::nearest,
         resource::{Access, Resource, SecretSource},
     },
     grant::ACCESS,
@@ -44,8 +45,12 @@ pub(super) fn read_resources<'a>(reader: &mut Reader<'a>, root: &Section<'a>) ->
 fn read_resource<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Option<Resource> {
     let table = reader.table(entry)?;
     let kind = reader.required(&table, "kind", "add kind = \"directory\", or another kind")?;
-    let read = reader.word(kind, &KINDS)?;
-    read(reader, entry)
+    // A misspelt kind is told, and what it was meant to be is read all the same: one answer names every mistake.
+    let meant = reader.word(kind, &KINDS).or_else(|| {
+        let meant = nearest(kind.text()?, KINDS.iter().map(|(name, _)| *name))?;
+        KINDS.iter().find(|(name, _)| *name == meant).map(|(_, read)| *read)
+    });
+    meant?(reader, entry)
 }
 
 fn read_directory<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Option<Resource> {
@@ -53,7 +58,8 @@ fn read_directory<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Option<Reso
     let path = reader.required(&section, "path", "add path = \"...\"");
     let path = path.and_then(|path| read_path(reader, path));
     let access = section.get("access").map_or(Some(Access::Read), |access| reader.word(access, &ACCESS));
-    Some(Resource::Directory { path: path?, access: access? })
+    // Half understood, it still counts as declared.
+    Some(Resource::Directory { path: path.unwrap_or_default(), access: access.unwrap_or(Access::ReadWrite) })
 }
 
 fn read_clock<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Option<Resource> {

@@ -134,11 +134,13 @@ grants = { staton = { paths = [] } }
     flowstone.toml:1:1: components: missing; add [[components]] with path = "..." for each component
     flowstone.toml:2:2: pipelin: unknown key; did you mean `pipeline`?
     flowstone.toml:6:8: resources.station.kind: "directry" is not known here; did you mean `directory`?
+    flowstone.toml:7:8: resources.station.path: must be text in quotes, not a whole number
     flowstone.toml:10:19: assets.raw.limits.fuel: "5X" is not an amount of fuel; write a number with K, M, G or T, for example "5G"
     flowstone.toml:10:34: assets.raw.limits.memory: "8GiB" is out of bounds; from 1MiB to 4GiB
     flowstone.toml:10:42: assets.raw.limits.tiemout: unknown key; did you mean `timeout`?
     flowstone.toml:11:26: assets.raw.retry.max_attempts: 0 is out of bounds; from 1 to 100
     flowstone.toml:12:21: assets.raw.grants.staton: there is no resource `staton`; did you mean `station`?
+    flowstone.toml:12:31: assets.raw.grants.staton.paths: an empty list grants nothing; list globs, or remove the grant
     "#);
 }
 
