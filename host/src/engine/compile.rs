@@ -2,19 +2,21 @@
 //!
 //! A compiler can be made to take any time and any memory by what it compiles, so it runs where both are bounded and
 //! where it can be killed. The child reads the component from its input and writes machine code to its output, which
-//! is a file of the compiled cache; it inherits no environment and opens nothing.
+//! is a file of the compiled cache; it inherits no environment, and before it reads anything it gives up files, network
+//! and other processes.
 
 use std::{
     io::{Read as _, Write as _},
     os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{ExitCode, ExitStatus, Stdio},
+    sync::Once,
 };
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::config;
+use super::{config, confine::confine};
 use crate::limit::{
     COMPILE_CPU_SECONDS_MAX, COMPILE_MEMORY_BYTES_MAX, COMPILE_TIMEOUT, COMPILED_BYTES_MAX, COMPONENT_BYTES_MAX,
     MESSAGE_BYTES_MAX,
@@ -22,6 +24,9 @@ use crate::limit::{
 
 /// The argument with which the program becomes a compiler.
 pub const SUBCOMMAND: &str = "compile-component";
+
+/// Before each line in which the child says what the kernel could not take away from it.
+const UNCONFINED: &str = "unconfined: ";
 
 /// Exit status of the child: the component cannot be compiled, and why is on its error output.
 const REFUSED: u8 = 65;
@@ -63,6 +68,9 @@ pub fn compile_child_main() -> ExitCode {
 fn compile_child() -> Result<(), (u8, String)> {
     let cannot = |error: std::io::Error| (CANNOT, error.to_string());
     limit_this_process().map_err(|error| cannot(error.into()))?;
+    for missing in confine().map_err(cannot)? {
+        eprintln!("{UNCONFINED}{missing}");
+    }
     let mut component = Vec::new();
     std::io::stdin().lock().take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut component).map_err(cannot)?;
     let refused = |error: wasmtime::Error| (REFUSED, format!("{error:#}"));
@@ -117,7 +125,21 @@ pub async fn compile(compiler: &Path, component: &[u8], code: std::fs::File) -> 
         let seconds = COMPILE_TIMEOUT.as_secs();
         return Err(CompileError::Refused(format!("compiling it takes more than {seconds} seconds")));
     };
-    verdict(status.map_err(CompileError::Run)?, String::from_utf8_lossy(&message).trim())
+    let message = String::from_utf8_lossy(&message);
+    verdict(status.map_err(CompileError::Run)?, without_notes(&message).trim())
+}
+
+/// Tells once for each process what the kernel lacks; what the compiler itself said is left.
+fn without_notes(message: &str) -> String {
+    static TOLD: Once = Once::new();
+    let (notes, said): (Vec<&str>, Vec<&str>) = message.lines().partition(|line| line.starts_with(UNCONFINED));
+    if !notes.is_empty() {
+        TOLD.call_once(|| {
+            let missing: Vec<&str> = notes.iter().map(|note| &note[UNCONFINED.len()..]).collect();
+            tracing::warn!(missing = missing.join("; "), "the compiler process is confined less than it could be");
+        });
+    }
+    said.join("\n")
 }
 
 fn verdict(status: ExitStatus, message: &str) -> Result<(), CompileError> {
@@ -167,6 +189,12 @@ mod tests {
         for host in [exit(CANNOT), exit(2), exit(127), 9] {
             assert!(matches!(verdict(ExitStatus::from_raw(host), ""), Err(CompileError::Failed { .. })), "{host}");
         }
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_no_part_of_what_the_compiler_said() {
+        assert_eq!(without_notes("unconfined: no landlock\nerror: bad\nat 3"), "error: bad\nat 3");
+        assert_eq!(without_notes(""), "");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ mod cache;
 mod compile;
 mod component;
 mod config;
+mod confine;
 mod describe;
 mod deserialize;
 mod inspect;
