@@ -97,6 +97,11 @@ impl Store {
     }
 }
 
+/// One value of each row, as the array that `unnest` takes.
+fn column<R, T>(rows: &[R], value: impl Fn(&R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
 /// A digest column as a digest.
 fn digest(bytes: Vec<u8>) -> Result<crate::blob::Digest, StoreError> {
     match <[u8; 32]>::try_from(bytes) {
