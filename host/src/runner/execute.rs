@@ -87,7 +87,8 @@ async fn sources_changed(shared: &Arc<Shared>, job: &KnownJob) -> bool {
 
 /// The attempt's record, and what becomes of its job.
 fn conclude(shared: &Shared, job: KnownJob, report: Report, changed: bool, begun: Instant) -> FinishedJob {
-    let cancelled = shared.lock_running().get(&(job.claim.token, job.claim.job)).is_some_and(|stop| stop.cancelled);
+    let cancelled =
+        shared.lock_running().get(&(job.claim.token, job.claim.job)).is_some_and(|running| running.cancelled);
     let attempt_id = AttemptId::new();
     let ending = if changed { rerun(&job) } else { ending(&job, &report, cancelled, attempt_id, shared) };
     let charged = match &ending {

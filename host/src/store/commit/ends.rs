@@ -4,8 +4,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    release::release_dependents,
-    values::{Committed, EndedJob, Ending, FinishedJob, job_name},
+    release::Release,
+    values::{Committed, EndedJob, Ending, FinishedJob},
 };
 use crate::{
     id::{JobId, MaterializationId, RunId},
@@ -24,10 +24,12 @@ pub(in crate::store) struct End {
     pub(in crate::store) first_cause: Option<String>,
     pub(in crate::store) materialization: Option<MaterializationId>,
     pub(in crate::store) reused: bool,
+    /// How many inputs of other jobs wait for it.
+    pub(in crate::store) dependents: i32,
 }
 
 impl End {
-    pub(super) fn of(item: &FinishedJob) -> Option<Self> {
+    pub(super) fn of(item: &FinishedJob, dependents: i32) -> Option<Self> {
         let (state, cause, materialization, reused) = match &item.ending {
             Ending::Materialized(new) => ("succeeded", None, Some(new.id), new.reused_from.is_some()),
             Ending::UpToDate(id) => ("succeeded", None, Some(*id), true),
@@ -46,6 +48,7 @@ impl End {
             first_cause: None,
             materialization,
             reused,
+            dependents,
         })
     }
 }
@@ -56,19 +59,32 @@ pub(in crate::store) async fn end_jobs(connection: &mut PgConnection, ends: Vec<
         return Ok(Committed::default());
     }
     insert_ends(connection, &ends).await?;
-    let mut all = ends;
-    let mut first = 0;
+    let mut release = Release::default();
+    release.add(connection, &ends).await?;
+    finish_release(connection, release, ends).await
+}
+
+/// Releases, and writes down what ended with it, beside what had ended before.
+pub(super) async fn finish_release(
+    connection: &mut PgConnection,
+    mut release: Release,
+    mut ends: Vec<End>,
+) -> Result<Committed, StoreError> {
     // Wave by wave: the dependents of what did not succeed, then theirs, each with the name of the first cause.
-    while first < all.len() {
-        let wave: Vec<&End> = all[first..].iter().filter(|end| end.materialization.is_none()).collect();
-        let next = if wave.is_empty() { Vec::new() } else { skip_dependents(connection, &wave).await? };
-        first = all.len();
-        all.extend(next);
+    loop {
+        let skipped = release.skip_next_wave(connection).await?;
+        if skipped.is_empty() {
+            break;
+        }
+        release.add(connection, &skipped).await?;
+        ends.extend(skipped);
     }
-    let released = release_dependents(connection, &all).await?;
-    record_ends(connection, &all).await?;
-    count_for_runs(connection, &all).await?;
-    let ended = all
+    let released = release.count_down(connection).await?;
+    if !ends.is_empty() {
+        record_ends(connection, &ends).await?;
+        count_for_runs(connection, &ends).await?;
+    }
+    let ended = ends
         .into_iter()
         .map(|end| EndedJob {
             job: end.job,
@@ -79,7 +95,7 @@ pub(in crate::store) async fn end_jobs(connection: &mut PgConnection, ends: Vec<
             materialization: end.materialization,
         })
         .collect();
-    Ok(Committed { ended, released, ..Committed::default() })
+    Ok(Committed { ended, released, put_off: release.put_off, ..Committed::default() })
 }
 
 async fn insert_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
@@ -97,55 +113,6 @@ async fn insert_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), 
     .await
     .doing("ending jobs")?;
     Ok(())
-}
-
-async fn skip_dependents(connection: &mut PgConnection, wave: &[&End]) -> Result<Vec<End>, StoreError> {
-    let rows = sqlx::query!(
-        r#"with hit as (
-               select distinct on (i.tenant_id, i.job_id) i.tenant_id, i.job_id, w.cause
-               from unnest($1::text[], $2::uuid[], $3::text[]) as w (tenant_id, job_id, cause)
-               cross join lateral (
-                   select * from job_input where tenant_id = w.tenant_id and upstream_job_id = w.job_id offset 0) i
-               where not i.optional order by i.tenant_id, i.job_id),
-           waiting as (
-               select w.tenant_id, w.job_id, hit.cause from hit cross join lateral (
-                   select b.tenant_id, b.job_id from job_blocked b
-                   where b.tenant_id = hit.tenant_id and b.job_id = hit.job_id for update) w),
-           gone as (
-               delete from job_blocked b using waiting
-               where b.tenant_id = waiting.tenant_id and b.job_id = waiting.job_id
-               returning b.tenant_id, b.job_id, waiting.cause),
-           ended as (
-               insert into job_end (tenant_id, job_id, state, cause, reused)
-               select tenant_id, job_id, 'skipped', cause, false from gone)
-           select gone.tenant_id, gone.job_id, gone.cause as "cause!", j.run_id, a.name, j.partition_key
-           from gone join job j on j.tenant_id = gone.tenant_id and j.job_id = gone.job_id
-           join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
-           join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id"#,
-        &column(wave, |end| end.tenant.clone()),
-        &column(wave, |end| end.job.0),
-        &column(wave, |end| match &end.first_cause {
-            Some(cause) => cause.clone(),
-            None => format!("input {} was not made: it {}", end.name, end.state),
-        }),
-    )
-    .fetch_all(connection)
-    .await
-    .doing("skipping what cannot run")?;
-    Ok(rows
-        .into_iter()
-        .map(|row| End {
-            tenant: row.tenant_id,
-            job: JobId(row.job_id),
-            run: RunId(row.run_id),
-            name: job_name(&row.name, &row.partition_key),
-            state: "skipped",
-            first_cause: Some(row.cause.clone()),
-            cause: Some(row.cause),
-            materialization: None,
-            reused: false,
-        })
-        .collect())
 }
 
 /// One line of audit and one of the outbox for each end.

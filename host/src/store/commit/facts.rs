@@ -85,6 +85,8 @@ pub(super) async fn insert_blobs(connection: &mut PgConnection, made: &[Made<'_>
     Ok(())
 }
 
+/// The facts, and with them the newest of each partition: of two commits the one that waits sees what the other wrote,
+/// and the greater sequence stays. Rows are locked in one order.
 pub(super) async fn insert_materializations(
     connection: &mut PgConnection,
     made: &[Made<'_>],
@@ -94,12 +96,32 @@ pub(super) async fn insert_materializations(
     }
     // Postgres has no ragged arrays: the digests of one row's inputs travel as one string of bytes.
     sqlx::query!(
-        "insert into materialization (tenant_id, materialization_id, asset_id, asset_version_id, partition_key, run_id,
-             job_id, attempt_id, output_digest, size_bytes, media_type, metadata, version_digest, recipe,
-             sources_digest, input_digests, engine_id, reused_from)
-         select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[], $7::uuid[],
-             $8::uuid[], $9::bytea[], $10::bigint[], $11::text[], $12::jsonb[], $13::bytea[], $14::bytea[],
-             $15::bytea[], $16::bytea[], $17::text[], $18::uuid[])",
+        "with made as (
+             insert into materialization (tenant_id, materialization_id, asset_id, asset_version_id, partition_key,
+                 run_id, job_id, attempt_id, output_digest, size_bytes, media_type, metadata, version_digest, recipe,
+                 sources_digest, input_digests, engine_id, reused_from)
+             select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[], $7::uuid[],
+                 $8::uuid[], $9::bytea[], $10::bigint[], $11::text[], $12::jsonb[], $13::bytea[], $14::bytea[],
+                 $15::bytea[], $16::bytea[], $17::text[], $18::uuid[])
+             returning *),
+         newest as (
+             select distinct on (tenant_id, asset_id, partition_key) * from made
+             order by tenant_id, asset_id, partition_key, sequence desc)
+         insert into latest as l (tenant_id, asset_id, partition_key, materialization_id, sequence, asset_version_id,
+             version_digest, sources_digest, input_digests, stored_digest, made_at)
+         select tenant_id, asset_id, partition_key, materialization_id, sequence, asset_version_id,
+             version_digest, sources_digest, input_digests,
+             (select b.digest from blob b
+                 where b.tenant_id = n.tenant_id and b.digest = n.output_digest and b.bytes is null),
+             coalesce((select o.created_at from materialization o
+                 where o.tenant_id = n.tenant_id and o.materialization_id = n.reused_from), created_at)
+         from newest n order by tenant_id, asset_id, partition_key
+         on conflict (tenant_id, asset_id, partition_key) do update set
+             materialization_id = excluded.materialization_id, sequence = excluded.sequence,
+             asset_version_id = excluded.asset_version_id, version_digest = excluded.version_digest,
+             sources_digest = excluded.sources_digest, input_digests = excluded.input_digests,
+             stored_digest = excluded.stored_digest, made_at = excluded.made_at
+         where l.sequence < excluded.sequence",
         &column(made, |(item, _)| item.claim.tenant.clone()),
         &column(made, |(_, new)| new.id.0),
         &column(made, |(_, new)| new.asset.0),

@@ -1,6 +1,6 @@
 //! Leases: the fence that they are, and the way back to the queue.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -8,17 +8,20 @@ use uuid::Uuid;
 use super::values::{Counts, Ending, FinishedJob};
 use crate::store::{StoreError, column, error::Doing as _, queue::Claim};
 
-/// The fence: only rows that still carry the claim's token go, and only their jobs are written.
+/// The fence: only rows that still carry the claim's token go, and only their jobs are written. Returns these, each
+/// with how many inputs wait for it.
 pub(super) async fn delete_leases(
     connection: &mut PgConnection,
     batch: &[FinishedJob],
-) -> Result<HashSet<Uuid>, StoreError> {
-    let held = sqlx::query_scalar!(
-        "with held as materialized (
+) -> Result<HashMap<Uuid, i32>, StoreError> {
+    let held = sqlx::query!(
+        r#"with held as materialized (
              select l.ctid as place from unnest($1::text[], $2::uuid[], $3::uuid[]) as b (tenant_id, job_id, token)
              join job_lease l on l.tenant_id = b.tenant_id and l.job_id = b.job_id and l.token = b.token
              order by l.tenant_id, l.job_id for update of l)
-         delete from job_lease where ctid = any(array(select place from held)) returning job_id",
+         delete from job_lease l where ctid = any(array(select place from held))
+         returning job_id, (select j.dependents from job j
+             where j.tenant_id = l.tenant_id and j.job_id = l.job_id) as "dependents!""#,
         &column(batch, |item| item.claim.tenant.clone()),
         &column(batch, |item| item.claim.job.0),
         &column(batch, |item| item.claim.token.0),
@@ -26,7 +29,7 @@ pub(super) async fn delete_leases(
     .fetch_all(connection)
     .await
     .doing("ending leases")?;
-    Ok(held.into_iter().collect())
+    Ok(held.into_iter().map(|row| (row.job_id, row.dependents)).collect())
 }
 
 /// Retries go to the deferred table, released jobs to the ready one; returns how many are ready.

@@ -2,7 +2,8 @@
 //!
 //! One transaction writes a batch of finished jobs: leases go (fenced by the claim's token), and with them come
 //! attempts, blobs, materializations, lineage, staged files, ends, retries, audit and outbox; jobs that waited for
-//! these are released or skipped, and the runs' counters move. A job whose lease is gone writes nothing at all.
+//! these are released or skipped, and the runs' counters move. What waits for a very wide job is left to later
+//! transactions (`release.rs`), and a row that this one writes says so. A job whose lease is gone writes nothing at all.
 
 mod ends;
 mod facts;
@@ -30,7 +31,7 @@ impl Store {
         let mut transaction = self.pool.begin().await.doing("opening a commit")?;
         let held = delete_leases(&mut transaction, batch).await?;
         let (mine, fenced): (Vec<&FinishedJob>, Vec<&FinishedJob>) =
-            batch.iter().partition(|item| held.contains(&item.claim.job.0));
+            batch.iter().partition(|item| held.contains_key(&item.claim.job.0));
 
         insert_attempts(&mut transaction, &mine).await?;
         let made: Vec<Made<'_>> = mine
@@ -46,7 +47,7 @@ impl Store {
         insert_external_reads(&mut transaction, &made).await?;
         insert_staged_files(&mut transaction, &made).await?;
         let released = return_to_queue(&mut transaction, &mine).await?;
-        let ends: Vec<End> = mine.iter().filter_map(|item| End::of(item)).collect();
+        let ends: Vec<End> = mine.iter().filter_map(|item| End::of(item, held[&item.claim.job.0])).collect();
         let mut committed = end_jobs(&mut transaction, ends).await?;
         committed.released += released;
         transaction.commit().await.doing("committing")?;

@@ -210,6 +210,10 @@ pub struct Committed {
     pub ended: Vec<EndedJob>,
     /// Jobs that became ready.
     pub released: usize,
+    /// Jobs whose dependents are still to be released: [`Store::release_next_dependents`].
+    ///
+    /// [`Store::release_next_dependents`]: crate::store::Store::release_next_dependents
+    pub put_off: usize,
     /// Jobs that were not this worker's any more: nothing of theirs was written.
     pub fenced: Vec<JobId>,
     /// Materializations whose staged files are due.
