@@ -42,6 +42,28 @@ create table materialization (
 create index materialization_by_partition on materialization (asset_id, tenant_id, partition_key, sequence desc);
 create index materialization_by_recipe on materialization (asset_id, tenant_id, recipe, sequence desc);
 
+-- The newest valid materialization of each partition, with what a plan compares of it. A copy of facts that the commit
+-- and the invalidation keep true, so that a plan reads one row for each partition however long its history is. A page has
+-- room for another version of each of its rows: what is made again leaves no dead entry in the index.
+create table latest (
+    tenant_id          text collate "C" not null,
+    asset_id           uuid             not null,
+    partition_key      text collate "C" not null,
+    materialization_id uuid             not null,
+    sequence           bigint           not null,
+    asset_version_id   uuid             not null,
+    version_digest     bytea            not null,
+    sources_digest     bytea            not null,
+    input_digests      bytea            not null,
+    -- The output's digest when the blob store has its bytes, so that a plan can look whether they are still there.
+    stored_digest      bytea,
+    -- When it was really made: of a result that is used again, when its origin was.
+    made_at            timestamptz      not null,
+    primary key (tenant_id, asset_id, partition_key),
+    foreign key (tenant_id, materialization_id) references materialization,
+    constraint latest_input_digests_are_whole check (octet_length(input_digests) % 32 = 0)
+) with (fillfactor = 50);
+
 -- A materialization that must not be used again. The record of it stays.
 create table invalidation (
     tenant_id          text collate "C" not null,

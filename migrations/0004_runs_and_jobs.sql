@@ -44,6 +44,10 @@ create table job (
     reason           text             not null,
     -- Whether an earlier result may not be used again.
     forced           boolean          not null,
+    -- Its rows in job_input, and those that name it as upstream: so that a job that reads very much, or that very many
+    -- wait for, is known as such before its rows are read.
+    inputs           integer          not null,
+    dependents       integer          not null,
     primary key (tenant_id, job_id),
     foreign key (tenant_id, run_id) references run,
     foreign key (tenant_id, asset_version_id) references asset_version
@@ -70,7 +74,7 @@ create table job_input (
         check (num_nonnulls(upstream_job_id, materialization_id) = 1 or (optional and num_nonnulls(upstream_job_id, materialization_id) = 0))
 ) partition by range (job_id);
 
-create index job_input_by_upstream on job_input (tenant_id, upstream_job_id) where upstream_job_id is not null;
+create index job_input_by_upstream on job_input (tenant_id, upstream_job_id, job_id) where upstream_job_id is not null;
 
 -- How a job ended. The only place where a final state is, and it is written once.
 create table job_end (

@@ -77,3 +77,18 @@ create table inflight (
 );
 
 create index inflight_by_job on inflight (tenant_id, job_id);
+
+-- A job that has ended, and what waits for it is more than its commit released: it is released afterwards, a batch at
+-- a time, in the order of the waiting jobs' ids. The row goes with the last batch.
+create table job_release (
+    tenant_id        text collate "C" not null,
+    job_id           uuid        not null,
+    -- Why jobs that cannot do without it are skipped; null when it was made.
+    cause            text,
+    -- Everybody up to here has been released.
+    released_through uuid        not null default '00000000-0000-0000-0000-000000000000',
+    -- Whose turn is next: one very wide job must not keep the others waiting.
+    released_at      timestamptz not null default clock_timestamp(),
+    primary key (tenant_id, job_id),
+    foreign key (tenant_id, job_id) references job_end
+);

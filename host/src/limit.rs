@@ -110,6 +110,13 @@ pub const SESSION_EXPIRY: Duration = Duration::from_secs(20);
 pub const SESSION_FENCE: Duration = Duration::from_secs(15);
 /// Jobs that one rescue moves: each is two rows, in one transaction.
 pub const RESCUE_JOBS_MAX: i64 = 500;
+/// Dependents of a job that its commit releases itself: a few milliseconds at most. Of a job that more wait for, they are
+/// released afterwards, so that the commit of its batch does not wait for them...
+pub const RELEASE_INLINE_MAX: i32 = 32;
+/// ...at most this many in one transaction: some tenths of a second in which their rows are locked.
+pub const RELEASE_BATCH_MAX: i64 = 4_000;
+/// Jobs whose dependents one such transaction may release, where each has few.
+pub const RELEASE_NOTES_MAX: i64 = 1_000;
 /// Nodes of one lineage walk: more cannot be drawn, and a walk must not hold the database's memory.
 pub const LINEAGE_NODES_MAX: usize = 10_000;
 
@@ -139,6 +146,13 @@ pub const CANCEL_POLL: Duration = Duration::from_millis(100);
 pub const PROMOTE_POLL: Duration = Duration::from_millis(100);
 /// Deferred jobs that are promoted at a time.
 pub const PROMOTE_JOBS_MAX: i64 = 1_000;
+/// How often it is looked for jobs whose dependents another process has left unreleased: no run waits for it otherwise.
+pub const RELEASE_POLL: Duration = Duration::from_secs(1);
+/// Inputs of claimed jobs that are looked up at a time.
+pub const INPUTS_LOADED_MAX: usize = 10_000;
+/// Inputs of claimed jobs that a process holds, from their look-up to the commit of the last edge: each takes about a
+/// kilobyte. A job with more inputs than that is the only one.
+pub const INPUTS_HELD_MAX: usize = 100_000;
 /// How long a job waits for another one that makes the same.
 pub const INFLIGHT_WAIT: Duration = Duration::from_millis(200);
 /// Times that an attempt is repeated because a directory changed while it read: then it changes all the time.

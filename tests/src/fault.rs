@@ -51,6 +51,7 @@ pub const COMMIT_STEPS: &[Step] = &[
     // A component is a blob too, and the deploy writes it before there is a run.
     step("insert", "blob", "exists (select from run)"),
     step("insert", "materialization", "true"),
+    step("insert", "latest", "true"),
     step("insert", "lineage_edge", "true"),
     step("insert", "external_read", "true"),
     step("insert", "staged_file", "true"),

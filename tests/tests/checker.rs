@@ -203,7 +203,9 @@ const RULES: &[(&str, &str)] = &[
          from job_blocked b cross join lateral (
              select count(*) as to_come from job_input i
              where i.tenant_id = b.tenant_id and i.job_id = b.job_id and i.upstream_job_id is not null
-               and not exists (select from job_end e where e.tenant_id = i.tenant_id and e.job_id = i.upstream_job_id)) as c
+               and (not exists (select from job_end e where e.tenant_id = i.tenant_id and e.job_id = i.upstream_job_id)
+                   or exists (select from job_release r where r.tenant_id = i.tenant_id and r.job_id = i.upstream_job_id
+                       and r.released_through < i.job_id))) as c
          where b.remaining <> c.to_come or b.remaining = 0",
     ),
     (
@@ -214,7 +216,45 @@ const RULES: &[(&str, &str)] = &[
              union all select tenant_id, job_id from job_lease) as p
          join job_input i using (tenant_id, job_id)
          where i.upstream_job_id is not null
-           and not exists (select from job_end e where e.tenant_id = i.tenant_id and e.job_id = i.upstream_job_id)",
+           and (not exists (select from job_end e where e.tenant_id = i.tenant_id and e.job_id = i.upstream_job_id)
+               or exists (select from job_release r where r.tenant_id = i.tenant_id and r.job_id = i.upstream_job_id
+                   and r.released_through < i.job_id))",
+    ),
+    (
+        "what is put off waits for a job that has ended",
+        "select format('the dependents of job %s', r.job_id) from job_release r
+         left join job_end e using (tenant_id, job_id)
+         where e.job_id is null or (r.cause is null) <> (e.state = 'succeeded')",
+    ),
+    (
+        "a job counts what it reads and what reads it",
+        "select format('job %s says %s and %s', j.job_id, j.inputs, j.dependents) from job j
+         where j.inputs <> (select count(*) from job_input i where i.tenant_id = j.tenant_id and i.job_id = j.job_id)
+            or j.dependents <> (select count(*) from job_input i
+                where i.tenant_id = j.tenant_id and i.upstream_job_id = j.job_id)",
+    ),
+    (
+        "the latest of a partition is its newest valid materialization",
+        "with newest as (
+             select distinct on (m.tenant_id, m.asset_id, m.partition_key) m.tenant_id, m.asset_id, m.partition_key,
+                 m.materialization_id, m.sequence, m.asset_version_id, m.version_digest, m.sources_digest,
+                 m.input_digests, case when b.bytes is null then m.output_digest end as stored_digest,
+                 coalesce(o.created_at, m.created_at) as made_at
+             from materialization m
+             left join blob b on b.tenant_id = m.tenant_id and b.digest = m.output_digest
+             left join materialization o on o.tenant_id = m.tenant_id and o.materialization_id = m.reused_from
+             where not exists (select from invalidation i
+                 where i.tenant_id = m.tenant_id and i.materialization_id = m.materialization_id)
+             order by m.tenant_id, m.asset_id, m.partition_key, m.sequence desc),
+         told as (
+             select tenant_id, asset_id, partition_key, materialization_id, sequence, asset_version_id, version_digest,
+                 sources_digest, input_digests, stored_digest, made_at
+             from latest)
+         select format('%s of %s is not %s', partition_key, asset_id, materialization_id)
+         from (select * from told except select * from newest) as untrue
+         union all
+         select format('%s of %s is %s, and is not told', partition_key, asset_id, materialization_id)
+         from (select * from newest except select * from told) as untold",
     ),
     (
         "a staged file belongs to a materialization that an attempt made",
@@ -356,6 +396,33 @@ const BREAKAGES: &[(&str, &str)] = &[
         "insert into job_ready (tenant_id, job_id) select tenant_id, job_id from job_input where upstream_job_id is not null;
          delete from job_end",
         "what can be claimed waits for nothing",
+    ),
+    (
+        "insert into job_release (tenant_id, job_id) select tenant_id, upstream_job_id from job_input
+         where upstream_job_id is not null;
+         insert into job_ready (tenant_id, job_id) select tenant_id, job_id from job_input
+         where upstream_job_id is not null",
+        "what can be claimed waits for nothing",
+    ),
+    (
+        "insert into job_release (tenant_id, job_id) values ('default', gen_random_uuid())",
+        "what is put off waits for a job that has ended",
+    ),
+    (
+        "insert into job_release (tenant_id, job_id) select tenant_id, job_id from job_end where state = 'failed'",
+        "what is put off waits for a job that has ended",
+    ),
+    ("update job set dependents = dependents + 1", "a job counts what it reads and what reads it"),
+    ("update job set inputs = inputs + 1", "a job counts what it reads and what reads it"),
+    ("delete from latest", "the latest of a partition is its newest valid materialization"),
+    (
+        "update latest set stored_digest = null where stored_digest is not null",
+        "the latest of a partition is its newest valid materialization",
+    ),
+    (
+        "insert into invalidation (tenant_id, materialization_id, actor)
+         select tenant_id, materialization_id, 'user' from materialization",
+        "the latest of a partition is its newest valid materialization",
     ),
     (
         "insert into staged_file select tenant_id, gen_random_uuid(), 'counter', 'count', digest from blob limit 1",

@@ -8,28 +8,32 @@ use flowstone::{
         commit::{AttemptRecord, Counts, Ending, FinishedJob, NewEdge, NewMaterialization},
         lineage::Direction,
         pipelines::{NewAssetVersion, NewPipelineVersion, PipelineVersionRecord, ResourceRecord},
-        queue::{Claim, ClaimPosition, Inflight},
+        queue::{Claim, ClaimPosition, ClaimedInputs, Inflight},
         runs::{InputOrigin, NewJob, NewJobInput, NewRun},
     },
 };
-use flowstone_tests::Database;
+use flowstone_tests::{
+    Database,
+    deadline::wait_until_database_says,
+    fault::{Fault, Gate, SOMEBODY_WAITS_AT_THE_GATE, Step, When},
+};
 use serde_json::json;
 
-const TENANT: &str = "default";
+pub const TENANT: &str = "default";
 
 /// An asset, its partition, and the places of the jobs that it reads, each with whether it is optional.
 type PlannedJob<'a> = (&'a str, &'a str, &'a [(usize, bool)]);
 
 /// A store with a worker and a deployed pipeline of three assets, `a`, `b` and `c`.
-struct Bench {
-    database: Database,
-    store: Store,
+pub struct Bench {
+    pub database: Database,
+    pub store: Store,
     worker: WorkerId,
     pipeline: PipelineVersionRecord,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let database = Database::new().await;
         let store = Store::connect(database.options()).await.unwrap();
         let worker = WorkerId::new();
@@ -40,7 +44,7 @@ impl Bench {
     }
 
     /// A chain of jobs, each reading the one before it, in one run.
-    async fn submit(&self, jobs: &[PlannedJob<'_>]) -> (RunId, Vec<JobId>) {
+    pub async fn submit(&self, jobs: &[PlannedJob<'_>]) -> (RunId, Vec<JobId>) {
         let ids: Vec<JobId> = jobs.iter().map(|_| JobId::new()).collect();
         let new_jobs = jobs.iter().zip(&ids).map(|((asset, partition, inputs), id)| NewJob {
             id: *id,
@@ -75,15 +79,20 @@ impl Bench {
         self.pipeline.assets.iter().find(|asset| asset.name == name).unwrap()
     }
 
-    async fn claim(&self, limit: i64) -> Vec<Claim> {
+    pub async fn claim(&self, limit: i64) -> Vec<Claim> {
         self.store.claim_ready_jobs(self.worker, ClaimToken::random(), limit, ClaimPosition::START).await.unwrap().0
     }
 
-    async fn claim_one(&self) -> Claim {
+    pub async fn claim_one(&self) -> Claim {
         self.claim(1).await.pop().expect("a job is ready")
     }
 
-    fn made(&self, asset: &str, partition: &str, bytes: &[u8], edges: Vec<NewEdge>) -> Ending {
+    async fn inputs(&self, claim: &Claim) -> ClaimedInputs {
+        let jobs = self.store.load_claimed_jobs(vec![claim.clone()]).await.unwrap();
+        self.store.load_inputs(&jobs).await.unwrap().remove(&claim.job).unwrap_or_default()
+    }
+
+    pub fn made(&self, asset: &str, partition: &str, bytes: &[u8], edges: Vec<NewEdge>) -> Ending {
         let asset = self.asset(asset);
         Ending::Materialized(Box::new(NewMaterialization {
             id: MaterializationId::new(),
@@ -108,7 +117,7 @@ impl Bench {
         }))
     }
 
-    fn finished(&self, claim: Claim, run: RunId, ending: Ending) -> FinishedJob {
+    pub fn finished(&self, claim: Claim, run: RunId, ending: Ending) -> FinishedJob {
         let attempt = AttemptRecord {
             id: AttemptId::new(),
             worker: self.worker,
@@ -129,17 +138,37 @@ impl Bench {
         FinishedJob { claim, run, name: "a".to_owned(), attempt: Some(attempt), ending }
     }
 
-    async fn states(&self, run: RunId) -> Vec<String> {
+    /// How many pages the look-up of everything that is the latest reads.
+    async fn pages_of_latest(&self) -> u64 {
+        let mut connection = self.database.pool().await.acquire().await.unwrap();
+        sqlx::raw_sql(SESSION_SETTINGS).execute(&mut *connection).await.unwrap();
+        let statement = statement_of(&["from latest where tenant_id = $1 and asset_id = any($2)"]);
+        let prepare = sqlx::AssertSqlSafe(format!("prepare look (text, uuid[]) as {statement}"));
+        sqlx::raw_sql(prepare).execute(&mut *connection).await.unwrap();
+        let explain = format!(
+            "explain (analyze, buffers, format json) execute look ('{TENANT}', array['{}'::uuid])",
+            self.asset("a").asset
+        );
+        let plan: serde_json::Value =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_one(&mut *connection).await.unwrap();
+        let top = &plan[0]["Plan"];
+        ["Shared Hit Blocks", "Shared Read Blocks"].iter().map(|kind| top[kind].as_u64().unwrap()).sum()
+    }
+
+    pub async fn states(&self, run: RunId) -> Vec<String> {
         let jobs = self.store.list_jobs(TENANT, run, None, 100).await.unwrap();
         jobs.into_iter().map(|job| job.state).collect()
     }
 
-    async fn count(&self, table: &'static str) -> i64 {
+    pub async fn count(&self, table: &'static str) -> i64 {
         let statement = match table {
             "materialization" => "select count(*) from materialization",
             "attempt" => "select count(*) from attempt",
             "inflight" => "select count(*) from inflight",
             "job_lease" => "select count(*) from job_lease",
+            "job_ready" => "select count(*) from job_ready",
+            "job_blocked" => "select count(*) from job_blocked",
+            "job_release" => "select count(*) from job_release",
             other => panic!("{other} is not counted here"),
         };
         sqlx::query_scalar(statement).fetch_one(&self.database.pool().await).await.unwrap()
@@ -196,8 +225,8 @@ async fn a_chain_is_released_job_by_job_and_ends_its_run() {
         let claim = bench.claim_one().await;
         assert_eq!(claim.job, jobs[n]);
         assert!(bench.claim(10).await.is_empty(), "what is claimed cannot be claimed again");
-        let loaded = bench.store.load_claimed_jobs(vec![claim.clone()]).await.unwrap().pop().unwrap();
-        assert_eq!(loaded.inputs.iter().map(|input| input.materialization).collect::<Vec<_>>(), upstream);
+        let loaded = bench.inputs(&claim).await;
+        assert_eq!(loaded.present.iter().map(|input| input.materialization).collect::<Vec<_>>(), upstream);
         let edges = upstream
             .iter()
             .map(|id| NewEdge { input: "in".to_owned(), position: 0, upstream: *id, bytes_read: 5 })
@@ -281,8 +310,8 @@ async fn an_optional_input_that_failed_releases_its_consumer() {
     }
     let claim = bench.claim_one().await;
     assert_eq!(claim.job, jobs[2]);
-    let loaded = bench.store.load_claimed_jobs(vec![claim]).await.unwrap().pop().unwrap();
-    assert_eq!((loaded.inputs.len(), loaded.absent["in"]), (1, 1));
+    let loaded = bench.inputs(&claim).await;
+    assert_eq!((loaded.present.len(), loaded.absent["in"]), (1, 1));
 }
 
 #[tokio::test]
@@ -349,7 +378,7 @@ async fn latest_follows_the_sequence_and_skips_what_was_invalidated() {
         bench.store.commit_finished_jobs(&[item]).await.unwrap();
     }
     let latest = bench.store.list_latest(TENANT, &[asset]).await.unwrap();
-    assert_eq!((latest.len(), latest[0].digest), (1, Digest::of(b"two")));
+    assert_eq!((latest.len(), latest[0].version_digest), (1, Digest::of(b"two")));
     let found = bench.store.find_by_recipe(TENANT, &[(asset, "none".to_owned(), Digest::of(b"none"))]).await.unwrap();
     assert_eq!((found.len(), found[0].digest, found[0].latest), (1, Digest::of(b"two"), true));
 
@@ -357,6 +386,66 @@ async fn latest_follows_the_sequence_and_skips_what_was_invalidated() {
     assert_eq!(bench.store.invalidate(TENANT, "p", "a", None).await.unwrap(), 0, "nothing is left to invalidate");
     assert!(bench.store.list_latest(TENANT, &[asset]).await.unwrap().is_empty());
     assert!(bench.store.find_latest(TENANT, "p", "a", "none").await.unwrap().is_none());
+}
+
+/// What a plan reads follows from the partitions, not from how often they were made.
+#[tokio::test]
+async fn looking_up_the_latest_does_not_read_history() {
+    const VERSIONS: usize = 50;
+    let bench = Bench::new().await;
+    let keys: Vec<String> = (0..20).map(|n| format!("k=static:{n}")).collect();
+    let jobs: Vec<PlannedJob<'_>> = keys.iter().map(|key| ("a", &**key, &[][..])).collect();
+    let asset = bench.asset("a").asset;
+    let mut pages = Vec::new();
+    for version in 0..VERSIONS {
+        let (run, ids) = bench.submit(&jobs).await;
+        let key_of = |claim: &Claim| &keys[ids.iter().position(|id| *id == claim.job).unwrap()];
+        let claims = bench.claim(jobs.len() as i64).await;
+        let bytes = version.to_string();
+        let batch: Vec<FinishedJob> = claims
+            .into_iter()
+            .map(|claim| {
+                let ending = bench.made("a", key_of(&claim), bytes.as_bytes(), vec![]);
+                bench.finished(claim, run, ending)
+            })
+            .collect();
+        assert_eq!(bench.store.commit_finished_jobs(&batch).await.unwrap().ended.len(), keys.len());
+        pages.push(bench.pages_of_latest().await);
+    }
+    let latest = bench.store.list_latest(TENANT, &[asset]).await.unwrap();
+    let newest = Digest::of((VERSIONS - 1).to_string().as_bytes());
+    assert_eq!(latest.len(), keys.len());
+    assert!(latest.iter().all(|record| record.version_digest == newest));
+    assert_eq!(bench.count("materialization").await, (VERSIONS * keys.len()) as i64);
+    assert!(pages[VERSIONS - 1] <= pages[0] + 10, "pages read after each version: {pages:?}");
+}
+
+/// The sequence decides, not who commits first.
+#[tokio::test]
+async fn of_two_commits_of_one_partition_the_greater_sequence_stays_the_latest() {
+    let bench = Bench::new().await;
+    let pool = bench.database.pool().await;
+    let asset = bench.asset("a").asset;
+    let (run, _) = bench.submit(&[("a", "none", &[])]).await;
+    let (other_run, _) = bench.submit(&[("a", "none", &[])]).await;
+    let [first, second] = bench.claim(2).await.try_into().unwrap();
+
+    let gate = Gate::close(&bench.database).await;
+    let late = Step { table: "latest", operation: "insert", only: "new.version_digest = sha256('late')" };
+    late.inject(&pool, When::Before, Fault::Gated).await;
+    let (store, item) = (bench.store.clone(), bench.finished(first, run, bench.made("a", "none", b"late", vec![])));
+    let slow = tokio::spawn(async move { store.commit_finished_jobs(&[item]).await });
+    wait_until_database_says(&pool, SOMEBODY_WAITS_AT_THE_GATE).await;
+    let item = bench.finished(second, other_run, bench.made("a", "none", b"greater", vec![]));
+    bench.store.commit_finished_jobs(&[item]).await.unwrap();
+    gate.open().await;
+    assert_eq!(slow.await.unwrap().unwrap().ended.len(), 1);
+
+    let latest = bench.store.list_latest(TENANT, &[asset]).await.unwrap();
+    assert_eq!((latest.len(), latest[0].version_digest), (1, Digest::of(b"greater")));
+    let newest = "select version_digest from materialization order by sequence desc limit 1";
+    let newest: Vec<u8> = sqlx::query_scalar(newest).fetch_one(&pool).await.unwrap();
+    assert_eq!(newest, Digest::of(b"greater").0);
 }
 
 #[tokio::test]
@@ -377,8 +466,10 @@ async fn the_claim_finds_its_rows_by_their_place_under_a_generic_plan() {
     let mut connection = bench.database.pool().await.acquire().await.unwrap();
     sqlx::raw_sql(SESSION_SETTINGS).execute(&mut *connection).await.unwrap();
     sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
-    let claim =
-        sqlx::AssertSqlSafe(format!("prepare claim (uuid, bigint, float8, uuid, uuid) as {}", claim_statement()));
+    let claim = sqlx::AssertSqlSafe(format!(
+        "prepare claim (uuid, bigint, float8, uuid, uuid) as {}",
+        statement_of(&["delete from job_ready", "insert into job_lease"])
+    ));
     sqlx::raw_sql(claim).execute(&mut *connection).await.unwrap();
     let plan: Vec<String> =
         sqlx::query_scalar("explain execute claim (gen_random_uuid(), 100, 0, gen_random_uuid(), gen_random_uuid())")
@@ -406,18 +497,17 @@ async fn of_a_table_that_foreign_keys_name_only_the_primary_key_begins_with_the_
     assert_eq!(mistakable, Vec::<String>::new());
 }
 
-/// The statement as the program has it, from what its build checked.
-fn claim_statement() -> String {
+/// The one statement with these texts as the program has it, from what its build checked.
+fn statement_of(texts: &[&str]) -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../.sqlx");
     let mut found = std::fs::read_dir(folder).unwrap().filter_map(|entry| {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let checked: serde_json::Value = serde_json::from_str(&text).unwrap();
         let statement = checked["query"].as_str().unwrap();
-        let claims = statement.contains("delete from job_ready") && statement.contains("insert into job_lease");
-        claims.then(|| statement.to_owned())
+        texts.iter().all(|text| statement.contains(text)).then(|| statement.to_owned())
     });
-    let statement = found.next().expect("the claim is among the checked statements");
-    assert!(found.next().is_none(), "there is one claim");
+    let statement = found.next().expect("it is among the checked statements");
+    assert!(found.next().is_none(), "there is one statement with {texts:?}");
     statement
 }
 
@@ -467,8 +557,8 @@ async fn a_day_that_has_rows_in_the_default_partition_does_not_stop_the_others()
     let ahead = "(lpad(to_hex((extract(epoch from now() + interval '4 days') * 1000)::bigint), 12, '0') || '7000' || repeat('0', 16))::uuid";
     let (run, _) = bench.submit(&[("a", "none", &[])]).await;
     let insert = format!(
-        "insert into job (tenant_id, job_id, run_id, asset_version_id, partition_key, reason, forced)
-         select tenant_id, {ahead}, run_id, asset_version_id, partition_key, reason, forced from job where run_id = '{run}'"
+        "insert into job (tenant_id, job_id, run_id, asset_version_id, partition_key, reason, forced, inputs, dependents)
+         select tenant_id, {ahead}, run_id, asset_version_id, partition_key, reason, forced, inputs, dependents from job where run_id = '{run}'"
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(insert)).execute(&pool).await.unwrap();
     let days = "select ensure_history_days((now() at time zone 'utc')::date + 3, 3)";

@@ -1,6 +1,9 @@
 //! Planning: gathers what the planner compares, and asks it.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+};
 
 use cap_std::{ambient_authority, fs::Dir};
 
@@ -57,24 +60,35 @@ impl App {
     async fn load_latest(&self, pipeline: &Pipeline) -> Result<Latest, AppError> {
         let ids: Vec<_> = pipeline.assets.iter().map(|asset| asset.id).collect();
         let number: HashMap<_, usize> = ids.iter().enumerate().map(|(number, id)| (*id, number)).collect();
+        let records = self.store.list_latest(&self.tenant, &ids).await?;
+        let versions: HashSet<_> = records.iter().map(|record| record.asset_version).collect();
+        let versions: Vec<_> = versions.into_iter().collect();
+        let versions = self.store.list_version_parts(&self.tenant, &versions).await?;
         let mut latest = Latest::new(ids.len());
-        for record in self.store.list_latest(&self.tenant, &ids).await? {
-            let partition: PartitionKey = record.partition_key.parse().map_err(|error| StoreError::Unreadable {
-                what: format!("partition key `{}`", record.partition_key),
-                source: Box::new(error),
-            })?;
+        // Assets share their partitions: each text is read once, and kept once.
+        let mut partitions: HashMap<String, PartitionKey> = HashMap::new();
+        for record in records {
+            let partition = match partitions.get(&record.partition_key) {
+                Some(partition) => partition.clone(),
+                None => {
+                    let partition = parse_partition(&record.partition_key)?;
+                    partitions.insert(record.partition_key, partition.clone());
+                    partition
+                }
+            };
             // What a plan counts on must be there: an output whose bytes are gone is made again.
-            if !record.inline && !self.blobs.contains(&self.tenant, record.digest) {
+            if record.stored.is_some_and(|digest| !self.blobs.contains(&self.tenant, digest)) {
                 tracing::warn!(materialization.id = %record.id, "its bytes are missing from the blob store");
                 continue;
             }
+            let version = versions[&record.asset_version];
             let known = Known {
                 materialization: record.id,
                 digest: record.version_digest,
                 parts: RecipeParts {
-                    component: record.component,
-                    config: record.config_digest,
-                    grants: record.grants_digest,
+                    component: version.component,
+                    config: version.config_digest,
+                    grants: version.grants_digest,
                     sources: record.sources_digest,
                     inputs: record.input_digests,
                 },
@@ -103,6 +117,11 @@ impl App {
         });
         taken.await.map_err(|error| AppError::host("look at the granted directories", error))?
     }
+}
+
+fn parse_partition(text: &str) -> Result<PartitionKey, StoreError> {
+    text.parse()
+        .map_err(|error| StoreError::Unreadable { what: format!("partition key `{text}`"), source: Box::new(error) })
 }
 
 fn fingerprints_of(

@@ -4,7 +4,7 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Event, JobStop, Shared, prepare, vital};
+use super::{Event, Running, Shared, prepare, vital};
 use crate::{
     id::ClaimToken,
     limit::{CLAIM_SWEEP, CLAIM_WAIT_MAX, CLAIM_WAIT_MIN, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_BASE},
@@ -81,7 +81,7 @@ fn reserve(shared: &Shared) -> Option<usize> {
 fn hold(shared: &Shared, claims: &[Claim]) {
     let mut running = shared.lock_running();
     for claim in claims {
-        let stop = JobStop { token: CancellationToken::new(), cancelled: false };
-        running.insert((claim.token, claim.job), stop);
+        let held = Running { stop: CancellationToken::new(), cancelled: false, room: None };
+        running.insert((claim.token, claim.job), held);
     }
 }

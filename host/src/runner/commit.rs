@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tokio::sync::mpsc;
 
-use super::{Event, Shared, retry::host_fault_wait_ms};
+use super::{Event, Finished, Shared, retry::host_fault_wait_ms};
 use crate::{
     limit::{COMMIT_BYTES_MAX, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_MAX},
     store::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Commits until the runner has stopped and nothing is left.
-pub(super) async fn commit_finished(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<FinishedJob>) {
+pub(super) async fn commit_finished(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Finished>) {
     let mut batch = Vec::with_capacity(COMMIT_JOBS_MAX);
     loop {
         tokio::select! {
@@ -25,7 +25,10 @@ pub(super) async fn commit_finished(shared: Arc<Shared>, mut queue: mpsc::Unboun
         }
         let jobs = batch.len();
         for part in parts(std::mem::take(&mut batch)) {
-            commit_batch(&shared, part).await;
+            let (jobs, rooms): (Vec<_>, Vec<_>) =
+                part.into_iter().map(|finished| (finished.job, finished.room)).unzip();
+            commit_batch(&shared, jobs).await;
+            drop(rooms);
         }
         shared.uncommitted.fetch_sub(jobs, Ordering::AcqRel);
         shared.wake.notify_one();
@@ -35,15 +38,15 @@ pub(super) async fn commit_finished(shared: Arc<Shared>, mut queue: mpsc::Unboun
 }
 
 /// Parts of about [`COMMIT_BYTES_MAX`] each.
-fn parts(batch: Vec<FinishedJob>) -> Vec<Vec<FinishedJob>> {
-    let mut parts: Vec<Vec<FinishedJob>> = Vec::new();
+fn parts(batch: Vec<Finished>) -> Vec<Vec<Finished>> {
+    let mut parts: Vec<Vec<Finished>> = Vec::new();
     let mut room = 0;
-    for job in batch {
-        let bytes = job.record_bytes();
+    for finished in batch {
+        let bytes = finished.job.record_bytes();
         match parts.last_mut().filter(|_| bytes <= room) {
-            Some(part) => part.push(job),
+            Some(part) => part.push(finished),
             None => {
-                parts.push(vec![job]);
+                parts.push(vec![finished]);
                 room = COMMIT_BYTES_MAX;
             }
         }
@@ -122,6 +125,7 @@ async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, an
     if answer_was_lost {
         // Whom the lost answer would have told.
         shared.publish.notify_one();
+        shared.release.notify_one();
         shared.wake.notify_one();
     }
     for job in batch {
@@ -134,6 +138,9 @@ async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, an
     }
     if !committed.to_publish.is_empty() {
         shared.publish.notify_one();
+    }
+    if committed.put_off > 0 {
+        shared.release.notify_one();
     }
     if committed.released > 0 {
         shared.wake.notify_one();

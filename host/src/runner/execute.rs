@@ -88,7 +88,8 @@ async fn sources_changed(shared: &Arc<Shared>, job: &KnownJob) -> bool {
 
 /// The attempt's record, and what becomes of its job: `again` when what it read is not so any more.
 fn conclude(shared: &Shared, job: KnownJob, report: Report, again: Option<Ending>, begun: Instant) -> FinishedJob {
-    let cancelled = shared.lock_running().get(&(job.claim.token, job.claim.job)).is_some_and(|stop| stop.cancelled);
+    let cancelled =
+        shared.lock_running().get(&(job.claim.token, job.claim.job)).is_some_and(|running| running.cancelled);
     let attempt_id = AttemptId::new();
     let blameless = again.is_some();
     let ending = again.unwrap_or_else(|| ending(&job, &report, cancelled, attempt_id, shared));

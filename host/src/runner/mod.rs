@@ -2,13 +2,14 @@
 //!
 //! Each step is a file that consumes one type and produces the next. Claiming, preparing and committing run on the
 //! process's runtime; guests run on threads of their own, so that no statement ever waits behind guest code.
-//! Reconcilers (`session`, `publish`) take no input: what they do after a crash is what they do always.
+//! Reconcilers (`session`, `publish`, `release`) take no input: what they do after a crash is what they do always.
 
 mod claim;
 mod commit;
 mod execute;
 mod prepare;
 mod publish;
+mod release;
 mod resources;
 pub mod retry;
 mod session;
@@ -23,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
     capability::files::FingerprintCache,
     engine::Engine,
     id::{ClaimToken, JobId, RunId, WorkerId},
-    limit::{CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, STOP_COMMIT_WAIT},
+    limit::{CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, INPUTS_HELD_MAX, STOP_COMMIT_WAIT},
     secret::SecretSources,
     store::{Store, StoreError, commit::FinishedJob},
 };
@@ -100,6 +101,8 @@ struct Shared {
     drained: Notify,
     /// Wakes the publisher: a commit staged files.
     publish: Notify,
+    /// Wakes the releaser: a commit left dependents to it.
+    release: Notify,
     /// Claimed or about to be, and not yet handed to the committer.
     pending: AtomicUsize,
     /// Handed to the committer, and not yet in the database.
@@ -108,23 +111,35 @@ struct Shared {
     committed: CancellationToken,
     /// How long an attempt takes, smoothed, in microseconds.
     typical_us: AtomicUsize,
-    /// The stop of each claim, and why it was pulled. By claim: a job that was lost may be claimed again.
-    running: Mutex<HashMap<(ClaimToken, JobId), JobStop>>,
+    /// By claim: a job that was lost may be claimed again.
+    running: Mutex<HashMap<(ClaimToken, JobId), Running>>,
+    /// Room for what claimed jobs read, in inputs.
+    input_room: Arc<Semaphore>,
     /// Claims whose answer was lost, and when: the database may hold leases of which nobody here knows.
     unanswered: Mutex<Vec<(ClaimToken, Instant)>>,
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     prepared: mpsc::UnboundedSender<prepare::Prepared>,
-    finished: mpsc::UnboundedSender<FinishedJob>,
+    finished: mpsc::UnboundedSender<Finished>,
     assets: prepare::AssetCache,
     fingerprints: Arc<Mutex<FingerprintCache>>,
 }
 
-/// How a claimed job is stopped from outside.
-struct JobStop {
-    token: CancellationToken,
+/// What a claimed job holds until it is handed to the committer.
+struct Running {
+    /// Stops it from outside.
+    stop: CancellationToken,
     /// Whether its run was cancelled; otherwise the host needs it to stop, and the job goes back to the queue.
     cancelled: bool,
+    /// The room that what it reads takes, once it is loaded.
+    room: Option<OwnedSemaphorePermit>,
+}
+
+/// A finished job on its way to the committer. What it read goes into its edges, so it keeps the room until they are
+/// written.
+struct Finished {
+    job: FinishedJob,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Runner {
@@ -156,11 +171,13 @@ impl Runner {
             wake: Notify::new(),
             drained: Notify::new(),
             publish: Notify::new(),
+            release: Notify::new(),
             pending: AtomicUsize::new(0),
             uncommitted: AtomicUsize::new(0),
             committed: CancellationToken::new(),
             typical_us: AtomicUsize::new(INITIAL_TYPICAL_US),
             running: Mutex::default(),
+            input_room: Arc::new(Semaphore::new(INPUTS_HELD_MAX)),
             unanswered: Mutex::default(),
             slots: Arc::new(Semaphore::new(settings.slots)),
             tasks: TaskTracker::new(),
@@ -185,6 +202,7 @@ impl Runner {
         tasks.spawn(vital(session::watch_for_cancels(shared.clone())));
         tasks.spawn(vital(session::promote_deferred(shared.clone())));
         tasks.spawn(vital(publish::publish_staged(shared.clone())));
+        tasks.spawn(vital(release::release_put_off(shared.clone())));
         Ok(Self { shared, guests: Some(guests) })
     }
 
@@ -283,12 +301,12 @@ impl Shared {
 
     /// Stops every guest for the host's sake.
     fn stop_guests(&self) {
-        for stop in self.lock_running().values() {
-            stop.token.cancel();
+        for running in self.lock_running().values() {
+            running.stop.cancel();
         }
     }
 
-    fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<(ClaimToken, JobId), JobStop>> {
+    fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<(ClaimToken, JobId), Running>> {
         self.running.lock().expect("nothing that holds this lock can panic")
     }
 
@@ -308,9 +326,9 @@ impl Shared {
 
     /// Hands a job to the committer; from here on it is no longer pending.
     fn finish(&self, job: FinishedJob) {
-        self.lock_running().remove(&(job.claim.token, job.claim.job));
+        let running = self.lock_running().remove(&(job.claim.token, job.claim.job));
         self.uncommitted.fetch_add(1, Ordering::AcqRel);
-        if self.finished.send(job).is_err() {
+        if self.finished.send(Finished { job, room: running.and_then(|running| running.room) }).is_err() {
             tracing::error!("a finished job came after the committer had ended; its lease will expire");
         }
         self.release_pending(1);

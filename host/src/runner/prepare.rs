@@ -26,7 +26,10 @@ use crate::{
     },
     engine::{Attempt, Component, LoadError},
     id::{AssetId, AssetVersionId, AttemptId, MaterializationId, RunId},
-    limit::{ASSETS_CACHED_MAX, HOST_FAULT_WAIT_BASE, INFLIGHT_WAIT, INLINE_INPUT_BYTES_MAX},
+    limit::{
+        ASSETS_CACHED_MAX, HOST_FAULT_WAIT_BASE, INFLIGHT_WAIT, INLINE_INPUT_BYTES_MAX, INPUTS_HELD_MAX,
+        INPUTS_LOADED_MAX,
+    },
     pipeline::{
         asset::{Capability, Field},
         keyspace::logical_time_ms,
@@ -40,7 +43,7 @@ use crate::{
         commit::{Counts, Ending, ExternalRead, FinishedJob, NewEdge, NewMaterialization, job_name},
         materializations::CachedResult,
         pipelines::ResourceRecord,
-        queue::{Claim, ClaimedInput, ClaimedJob, Inflight},
+        queue::{Claim, ClaimedInput, ClaimedInputs, ClaimedJob, Inflight},
     },
 };
 
@@ -148,38 +151,59 @@ impl From<StoreError> for Obstacle {
 
 /// Prepares a batch and hands each job on: to the guests' threads, or to the committer.
 pub(super) async fn prepare_jobs(shared: &Arc<Shared>, claims: Vec<Claim>) {
-    let jobs = loop {
-        match shared.store.load_claimed_jobs(claims.clone()).await {
-            Ok(jobs) => break jobs,
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "claimed jobs cannot be loaded for now");
-                shared.tell(Event::Trouble(error.to_string()));
-            }
-        }
-        if shared.stopping.is_cancelled() {
-            let release = |claim| finished(claim, RunId(uuid::Uuid::nil()), String::new(), Ending::Released);
-            return claims.into_iter().for_each(|claim| shared.finish(release(claim)));
-        }
-        shared.pause(HOST_FAULT_WAIT_BASE).await;
+    let Some(jobs) = insist(shared, || shared.store.load_claimed_jobs(claims.clone())).await else {
+        return claims.into_iter().for_each(|claim| shared.finish(unknown(claim)));
     };
     let known_ids: HashSet<_> = jobs.iter().map(|job| job.claim.job).collect();
     for claim in claims.into_iter().filter(|claim| !known_ids.contains(&claim.job)) {
-        shared.finish(finished(claim, RunId(uuid::Uuid::nil()), String::new(), Ending::Released));
+        shared.finish(unknown(claim));
     }
+    let (cancelled, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.cancel_requested);
+    for job in cancelled {
+        shared.finish(end(job, Ending::Cancelled("the run was cancelled".to_owned())));
+    }
+    for part in parts(jobs) {
+        prepare_part(shared, part).await;
+    }
+}
+
+/// Parts that read about [`INPUTS_LOADED_MAX`] versions each.
+fn parts(jobs: Vec<ClaimedJob>) -> Vec<Vec<ClaimedJob>> {
+    let mut parts: Vec<Vec<ClaimedJob>> = Vec::new();
+    let mut room = 0;
+    for job in jobs {
+        let inputs = job.inputs;
+        match parts.last_mut().filter(|_| inputs <= room) {
+            Some(part) => part.push(job),
+            None => {
+                parts.push(vec![job]);
+                room = INPUTS_LOADED_MAX;
+            }
+        }
+        room = room.saturating_sub(inputs);
+    }
+    parts
+}
+
+async fn prepare_part(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) {
+    let loaded = match take_room(shared, &jobs).await {
+        true => insist(shared, || shared.store.load_inputs(&jobs)).await,
+        false => None,
+    };
+    let Some(mut inputs) = loaded else {
+        return jobs.into_iter().for_each(|job| shared.finish(end(job, Ending::Released)));
+    };
     // What earlier jobs decided to write must be there before anybody takes a fingerprint.
     publish::publish_now(shared).await;
     let mut known = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let (claim, run, name) = (job.claim.clone(), job.run, job_name(&job.asset, &job.partition_key));
-        if job.cancel_requested {
-            shared.finish(finished(claim, run, name, Ending::Cancelled("the run was cancelled".to_owned())));
-            continue;
-        }
         if shared.stopping.is_cancelled() {
-            shared.finish(finished(claim, run, name, Ending::Released));
+            shared.finish(end(job, Ending::Released));
             continue;
         }
-        match recognize(shared, job).await {
+        let (claim, run, name) = (job.claim.clone(), job.run, job_name(&job.asset, &job.partition_key));
+        let inputs = inputs.remove(&claim.job).unwrap_or_default();
+        match recognize(shared, job, inputs).await {
             Ok(job) => known.push(job),
             Err(obstacle) => shared.finish(stopped_by(shared, claim, run, name, obstacle)),
         }
@@ -203,6 +227,55 @@ pub(super) async fn prepare_jobs(shared: &Arc<Shared>, claims: Vec<Claim>) {
     }
 }
 
+/// Waits until the process has room for what these jobs read, and gives each its share. False when the runner stops
+/// first.
+async fn take_room(shared: &Shared, jobs: &[ClaimedJob]) -> bool {
+    let share = |job: &ClaimedJob| job.inputs.min(INPUTS_HELD_MAX);
+    let wanted: usize = jobs.iter().map(share).sum();
+    let room = shared.input_room.clone().acquire_many_owned(wanted as u32);
+    let mut room = tokio::select! {
+        room = room => room.expect("nobody closes the semaphore"),
+        () = shared.stopping.cancelled() => return false,
+    };
+    let mut running = shared.lock_running();
+    for job in jobs {
+        if let Some(held) = running.get_mut(&(job.claim.token, job.claim.job)) {
+            held.room = room.split(share(job));
+        }
+    }
+    true
+}
+
+/// Asks until the database answers; none when the runner stops first.
+async fn insist<T, A>(shared: &Shared, mut ask: impl FnMut() -> A) -> Option<T>
+where
+    A: Future<Output = Result<T, StoreError>>,
+{
+    loop {
+        match ask().await {
+            Ok(answer) => return Some(answer),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "claimed jobs cannot be loaded for now");
+                shared.tell(Event::Trouble(error.to_string()));
+            }
+        }
+        if shared.stopping.is_cancelled() {
+            return None;
+        }
+        shared.pause(HOST_FAULT_WAIT_BASE).await;
+    }
+}
+
+/// A job of which nothing is known but that it was claimed goes back.
+fn unknown(claim: Claim) -> FinishedJob {
+    finished(claim, RunId(uuid::Uuid::nil()), String::new(), Ending::Released)
+}
+
+fn end(job: ClaimedJob, ending: Ending) -> FinishedJob {
+    let name = job_name(&job.asset, &job.partition_key);
+    finished(job.claim, job.run, name, ending)
+}
+
 fn finished(claim: Claim, run: RunId, name: String, ending: Ending) -> FinishedJob {
     FinishedJob { claim, run, name, attempt: None, ending }
 }
@@ -224,7 +297,7 @@ pub(super) fn stopped_by(shared: &Shared, claim: Claim, run: RunId, name: String
 }
 
 /// Loads what the job is, and works out its recipe.
-async fn recognize(shared: &Arc<Shared>, job: ClaimedJob) -> Result<KnownJob, Obstacle> {
+async fn recognize(shared: &Arc<Shared>, job: ClaimedJob, inputs: ClaimedInputs) -> Result<KnownJob, Obstacle> {
     let asset = shared.assets.find(shared, &job.claim.tenant, job.asset_version).await?;
     let partition_key = parse_key(&job.partition_key)?;
     let resources = Arc::new(find_resources(shared, &job.claim.tenant, &asset).await?);
@@ -239,7 +312,7 @@ async fn recognize(shared: &Arc<Shared>, job: ClaimedJob) -> Result<KnownJob, Ob
         config: asset.config_digest,
         grants: asset.grants_digest,
         sources: sources_digest(&fingerprints(&sources)),
-        inputs: input_digests(&asset.bound, &job)?,
+        inputs: input_digests(&asset.bound, &inputs)?,
     };
     let recipe = parts.recipe(&asset.bound.definition.name, &partition_key);
     Ok(KnownJob {
@@ -251,7 +324,7 @@ async fn recognize(shared: &Arc<Shared>, job: ClaimedJob) -> Result<KnownJob, Ob
         recipe,
         sources,
         resources,
-        inputs: job.inputs,
+        inputs: inputs.present,
         forced: job.forced,
     })
 }
@@ -278,9 +351,9 @@ fn parse_resources(records: Vec<ResourceRecord>) -> Result<Resources, Obstacle> 
 }
 
 /// One digest for each declared input, as the planner would work it out.
-fn input_digests(bound: &BoundAsset, job: &ClaimedJob) -> Result<Vec<Digest>, Obstacle> {
+fn input_digests(bound: &BoundAsset, read: &ClaimedInputs) -> Result<Vec<Digest>, Obstacle> {
     let digest_of = |declared: &crate::pipeline::asset::Input| {
-        let inputs: Vec<&ClaimedInput> = job.inputs.iter().filter(|input| input.input == declared.name).collect();
+        let inputs: Vec<&ClaimedInput> = read.present.iter().filter(|input| input.input == declared.name).collect();
         let keys: Vec<PartitionKey> =
             inputs.iter().map(|input| parse_key(&input.partition_key)).collect::<Result<_, _>>()?;
         let versions = inputs.iter().zip(&keys).map(|(input, partition)| recipe::InputVersion {
@@ -288,7 +361,7 @@ fn input_digests(bound: &BoundAsset, job: &ClaimedJob) -> Result<Vec<Digest>, Ob
             partition,
             seen: input.version_digest,
         });
-        let absent = job.absent.get(&declared.name).copied().unwrap_or_default();
+        let absent = read.absent.get(&declared.name).copied().unwrap_or_default();
         Ok(input_digest(&declared.name, versions, absent))
     };
     bound.definition.inputs.iter().map(digest_of).collect()
@@ -462,7 +535,7 @@ async fn equip(shared: &Arc<Shared>, job: KnownJob) -> Result<Prepared, Obstacle
         seed: seed(&job)?,
     };
     let stop = match shared.lock_running().get(&(job.claim.token, job.claim.job)) {
-        Some(stop) => stop.token.clone(),
+        Some(running) => running.stop.clone(),
         None => CancellationToken::new(),
     };
     Ok(Prepared { job, attempt, stop })

@@ -1,43 +1,16 @@
-//! Reading facts: the latest result of each partition, any earlier one by its recipe, and the bytes.
+//! Reading facts: a result by its id, any earlier one by its recipe, and the bytes; and what must not be used again.
 
 use uuid::Uuid;
 
-use super::{Store, StoreError, digest, error::Doing as _};
+use super::{
+    Store, StoreError, digest,
+    error::Doing as _,
+    latest::{remove_invalidated, restore_latest},
+};
 use crate::{
     blob::Digest,
     id::{AssetId, AttemptId, JobId, MaterializationId, RunId},
 };
-
-/// The latest materialization of one partition, with what a planner compares.
-#[derive(Clone, Debug)]
-pub struct LatestRecord {
-    /// Its id.
-    pub id: MaterializationId,
-    /// Of what.
-    pub asset: AssetId,
-    /// Canonical text.
-    pub partition_key: String,
-    /// Of the bytes.
-    pub digest: Digest,
-    /// Of all that a consumer can see.
-    pub version_digest: Digest,
-    /// Whether the database holds the bytes.
-    pub inline: bool,
-    /// From what it was made.
-    pub recipe: Digest,
-    /// The parts of the recipe.
-    pub component: Digest,
-    /// The parts of the recipe.
-    pub config_digest: Digest,
-    /// The parts of the recipe.
-    pub grants_digest: Digest,
-    /// The parts of the recipe.
-    pub sources_digest: Digest,
-    /// One for each input, in the definition's order.
-    pub input_digests: Vec<Digest>,
-    /// When it was really made, in milliseconds since 1970.
-    pub made_at_ms: i64,
-}
 
 /// A materialization for people.
 #[derive(Clone, Debug)]
@@ -106,49 +79,6 @@ pub struct CachedResult {
 }
 
 impl Store {
-    /// The latest valid materialization of each partition of these assets.
-    pub async fn list_latest(&self, tenant: &str, assets: &[AssetId]) -> Result<Vec<LatestRecord>, StoreError> {
-        let assets: Vec<Uuid> = assets.iter().map(|asset| asset.0).collect();
-        let rows = sqlx::query!(
-            r#"select distinct on (m.asset_id, m.partition_key) m.materialization_id, m.asset_id, m.partition_key,
-                      m.output_digest, m.version_digest, m.recipe, v.component_digest, v.config_digest,
-                      v.grants_digest, m.sources_digest, m.input_digests, (b.bytes is not null) as "inline!",
-                      (extract(epoch from coalesce(o.created_at, m.created_at)) * 1000)::bigint as "made_at_ms!"
-               from materialization m
-               join asset_version v on v.tenant_id = m.tenant_id and v.asset_version_id = m.asset_version_id
-               join blob b on b.tenant_id = m.tenant_id and b.digest = m.output_digest
-               left join materialization o on o.tenant_id = m.tenant_id and o.materialization_id = m.reused_from
-               where m.tenant_id = $1 and m.asset_id = any($2)
-                 and not exists (select 1 from invalidation i
-                     where i.tenant_id = m.tenant_id and i.materialization_id = m.materialization_id)
-               order by m.asset_id, m.partition_key, m.sequence desc"#,
-            tenant,
-            &assets,
-        )
-        .fetch_all(&self.pool)
-        .await
-        .doing("reading the latest materializations")?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(LatestRecord {
-                    id: MaterializationId(row.materialization_id),
-                    asset: AssetId(row.asset_id),
-                    partition_key: row.partition_key,
-                    digest: digest(row.output_digest)?,
-                    version_digest: digest(row.version_digest)?,
-                    inline: row.inline,
-                    recipe: digest(row.recipe)?,
-                    component: digest(row.component_digest)?,
-                    config_digest: digest(row.config_digest)?,
-                    grants_digest: digest(row.grants_digest)?,
-                    sources_digest: digest(row.sources_digest)?,
-                    input_digests: digests(&row.input_digests)?,
-                    made_at_ms: row.made_at_ms,
-                })
-            })
-            .collect()
-    }
-
     /// For each wanted (asset, partition, recipe), the newest valid result that was made from it, if there is one.
     pub async fn find_by_recipe(
         &self,
@@ -233,13 +163,10 @@ impl Store {
         partition_key: &str,
     ) -> Result<Option<MaterializationRecord>, StoreError> {
         let id = sqlx::query_scalar!(
-            "select m.materialization_id from materialization m
-             join asset a on a.tenant_id = m.tenant_id and a.asset_id = m.asset_id
+            "select l.materialization_id from latest l
+             join asset a on a.tenant_id = l.tenant_id and a.asset_id = l.asset_id
              join pipeline p on p.tenant_id = a.tenant_id and p.pipeline_id = a.pipeline_id
-             where m.tenant_id = $1 and p.name = $2 and a.name = $3 and m.partition_key = $4
-               and not exists (select 1 from invalidation i
-                   where i.tenant_id = m.tenant_id and i.materialization_id = m.materialization_id)
-             order by m.sequence desc limit 1",
+             where l.tenant_id = $1 and p.name = $2 and a.name = $3 and l.partition_key = $4",
             tenant,
             pipeline,
             asset,
@@ -306,6 +233,7 @@ impl Store {
         asset: &str,
         partition_key: Option<&str>,
     ) -> Result<u64, StoreError> {
+        let mut transaction = self.pool.begin().await.doing("invalidating")?;
         let invalidated = sqlx::query!(
             "with gone as (
                  insert into invalidation (tenant_id, materialization_id, actor)
@@ -321,14 +249,12 @@ impl Store {
             asset,
             partition_key as Option<&str>,
         )
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await
         .doing("invalidating")?;
+        let keys = remove_invalidated(&mut transaction, tenant, pipeline, asset).await?;
+        restore_latest(&mut transaction, tenant, &keys).await?;
+        transaction.commit().await.doing("invalidating")?;
         Ok(invalidated.rows_affected())
     }
-}
-
-/// Digests of 32 bytes, one after the other.
-fn digests(bytes: &[u8]) -> Result<Vec<Digest>, StoreError> {
-    bytes.chunks(32).map(|chunk| digest(chunk.to_vec())).collect()
 }

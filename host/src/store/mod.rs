@@ -13,6 +13,7 @@ use sqlx::{
 
 pub mod commit;
 pub mod error;
+pub mod latest;
 pub mod lineage;
 pub mod materializations;
 pub mod pipelines;
@@ -97,6 +98,11 @@ impl Store {
             tracing::debug!("connections were still in use when the store closed");
         }
     }
+}
+
+/// One value of each row, as the array that `unnest` takes.
+fn column<R, T>(rows: &[R], value: impl Fn(&R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
 }
 
 /// A digest column as a digest.

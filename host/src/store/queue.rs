@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{Store, StoreError, digest, error::Doing as _};
+use super::{Store, StoreError, column, digest, error::Doing as _};
 use crate::{
     blob::Digest,
     id::{AssetId, AssetVersionId, ClaimToken, JobId, MaterializationId, RunId, WorkerId},
@@ -54,8 +54,15 @@ pub struct ClaimedJob {
     pub forced: bool,
     /// Whether the run is being cancelled.
     pub cancel_requested: bool,
+    /// How many versions it reads, present or absent.
+    pub inputs: usize,
+}
+
+/// What a claimed job reads.
+#[derive(Clone, Debug, Default)]
+pub struct ClaimedInputs {
     /// What is there, by input name, then position.
-    pub inputs: Vec<ClaimedInput>,
+    pub present: Vec<ClaimedInput>,
     /// How many versions of an optional input are not there, by input name.
     pub absent: HashMap<String, usize>,
 }
@@ -173,26 +180,50 @@ impl Store {
         Ok(returned.rows_affected())
     }
 
-    /// What the claimed jobs are and read. Each look-up starts from a claim (`lateral ... offset 0` is a fence): a plan that
-    /// starts from the run instead reads all its jobs for each batch. A required input of a job that could be claimed is always there.
+    /// What the claimed jobs are. Each look-up starts from a claim (`lateral ... offset 0` is a fence): a plan that starts
+    /// from the run instead reads all its jobs for each batch.
     pub async fn load_claimed_jobs(&self, claims: Vec<Claim>) -> Result<Vec<ClaimedJob>, StoreError> {
-        let (tenants, ids) = keys_of(&claims);
         let jobs = sqlx::query!(
             r#"select j.job_id, j.run_id, j.asset_version_id, a.name as asset, j.partition_key, j.forced,
-                      (r.cancel_requested_at is not null) as "cancel_requested!"
+                      (r.cancel_requested_at is not null) as "cancel_requested!", j.inputs
                from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
                cross join lateral (
                    select * from job where tenant_id = c.tenant_id and job_id = c.job_id offset 0) j
                join run r on r.tenant_id = j.tenant_id and r.run_id = j.run_id
                join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
                join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id"#,
-            &tenants,
-            &ids,
+            &column(&claims, |claim| claim.tenant.clone()),
+            &column(&claims, |claim| claim.job.0),
         )
         .fetch_all(&self.pool)
         .await
         .doing("loading claimed jobs")?;
-        let inputs = sqlx::query!(
+        let mut claims: HashMap<Uuid, Claim> = claims.into_iter().map(|claim| (claim.job.0, claim)).collect();
+        Ok(jobs
+            .into_iter()
+            .filter_map(|row| {
+                Some(ClaimedJob {
+                    claim: claims.remove(&row.job_id)?,
+                    run: RunId(row.run_id),
+                    asset_version: AssetVersionId(row.asset_version_id),
+                    asset: row.asset,
+                    partition_key: row.partition_key,
+                    forced: row.forced,
+                    cancel_requested: row.cancel_requested,
+                    inputs: row.inputs as usize,
+                })
+            })
+            .collect())
+    }
+
+    /// What claimed jobs read. A required input of a job that could be claimed is always there.
+    pub async fn load_inputs(&self, jobs: &[ClaimedJob]) -> Result<HashMap<JobId, ClaimedInputs>, StoreError> {
+        let mut by_job: HashMap<JobId, ClaimedInputs> = HashMap::new();
+        let reading: Vec<&Claim> = jobs.iter().filter(|job| job.inputs > 0).map(|job| &job.claim).collect();
+        if reading.is_empty() {
+            return Ok(by_job);
+        }
+        let rows = sqlx::query!(
             r#"select i.job_id, i.input, i.position, m.materialization_id as "materialization_id?", a.name as "asset?",
                       m.partition_key as "partition_key?", m.output_digest as "output_digest?",
                       m.version_digest as "version_digest?",
@@ -212,16 +243,14 @@ impl Store {
                    select bytes is not null as inline from blob
                    where tenant_id = m.tenant_id and digest = m.output_digest offset 0) b on true
                order by i.job_id, i.input, i.position"#,
-            &tenants,
-            &ids,
+            &column(&reading, |claim| claim.tenant.clone()),
+            &column(&reading, |claim| claim.job.0),
         )
         .fetch_all(&self.pool)
         .await
         .doing("loading the inputs of claimed jobs")?;
-
-        let mut by_job: HashMap<Uuid, Vec<ClaimedInput>> = HashMap::new();
-        let mut absent: HashMap<Uuid, HashMap<String, usize>> = HashMap::new();
-        for row in inputs {
+        for row in rows {
+            let inputs = by_job.entry(JobId(row.job_id)).or_default();
             let (
                 Some(id),
                 Some(asset),
@@ -238,10 +267,10 @@ impl Store {
                 row.media_type,
             )
             else {
-                *absent.entry(row.job_id).or_default().entry(row.input).or_default() += 1;
+                *inputs.absent.entry(row.input).or_default() += 1;
                 continue;
             };
-            by_job.entry(row.job_id).or_default().push(ClaimedInput {
+            inputs.present.push(ClaimedInput {
                 input: row.input,
                 position: row.position,
                 materialization: MaterializationId(id),
@@ -255,33 +284,11 @@ impl Store {
                 inline: row.inline,
             });
         }
-        let mut claims: HashMap<Uuid, Claim> = claims.into_iter().map(|claim| (claim.job.0, claim)).collect();
-        Ok(jobs
-            .into_iter()
-            .filter_map(|row| {
-                Some(ClaimedJob {
-                    claim: claims.remove(&row.job_id)?,
-                    run: RunId(row.run_id),
-                    asset_version: AssetVersionId(row.asset_version_id),
-                    asset: row.asset,
-                    partition_key: row.partition_key,
-                    forced: row.forced,
-                    cancel_requested: row.cancel_requested,
-                    inputs: by_job.remove(&row.job_id).unwrap_or_default(),
-                    absent: absent.remove(&row.job_id).unwrap_or_default(),
-                })
-            })
-            .collect())
+        Ok(by_job)
     }
 
     /// Takes the in-flight keys; returns the jobs that got theirs. The others wait for whoever has it.
     pub async fn take_inflight_keys(&self, wanted: &[Inflight]) -> Result<Vec<JobId>, StoreError> {
-        let tenants: Vec<String> = wanted.iter().map(|w| w.claim.tenant.clone()).collect();
-        let assets: Vec<Uuid> = wanted.iter().map(|w| w.asset.0).collect();
-        let partitions: Vec<String> = wanted.iter().map(|w| w.partition_key.clone()).collect();
-        let recipes: Vec<Vec<u8>> = wanted.iter().map(|w| w.recipe.0.to_vec()).collect();
-        let jobs: Vec<Uuid> = wanted.iter().map(|w| w.claim.job.0).collect();
-        let tokens: Vec<Uuid> = wanted.iter().map(|w| w.claim.token.0).collect();
         let taken = sqlx::query_scalar!(
             "insert into inflight (tenant_id, asset_id, partition_key, recipe, job_id)
              select w.tenant_id, w.asset_id, w.partition_key, w.recipe, w.job_id
@@ -290,12 +297,12 @@ impl Store {
              join job_lease l on l.tenant_id = w.tenant_id and l.job_id = w.job_id and l.token = w.token
              order by w.tenant_id, w.asset_id, w.partition_key, w.recipe
              on conflict do nothing returning job_id",
-            &tenants,
-            &assets,
-            &partitions,
-            &recipes,
-            &jobs,
-            &tokens,
+            &column(wanted, |w| w.claim.tenant.clone()),
+            &column(wanted, |w| w.asset.0),
+            &column(wanted, |w| w.partition_key.clone()),
+            &column(wanted, |w| w.recipe.0.to_vec()),
+            &column(wanted, |w| w.claim.job.0),
+            &column(wanted, |w| w.claim.token.0),
         )
         .fetch_all(&self.pool)
         .await
@@ -350,9 +357,4 @@ impl Store {
         .doing("looking for cancelled jobs")?;
         Ok(leases.into_iter().map(|lease| (JobId(lease.job_id), ClaimToken(lease.token))).collect())
     }
-}
-
-/// The keys of some claims as the arrays that statements take.
-fn keys_of(claims: &[Claim]) -> (Vec<String>, Vec<Uuid>) {
-    claims.iter().map(|claim| (claim.tenant.clone(), claim.job.0)).unzip()
 }

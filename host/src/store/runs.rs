@@ -1,10 +1,12 @@
 //! Runs: submitting a plan, following it, cancelling it.
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    Store, StoreError, column,
     commit::{Committed, End, end_jobs, job_name},
     error::Doing as _,
 };
@@ -180,8 +182,9 @@ impl Store {
         .execute(&mut *transaction)
         .await
         .doing("submitting a run")?;
+        let dependents = count_dependents(run);
         for jobs in run.jobs.chunks(INSERT_ROWS_MAX) {
-            insert_jobs(&mut transaction, run, jobs).await?;
+            insert_jobs(&mut transaction, run, jobs, &dependents).await?;
         }
         let inputs: Vec<(JobId, &NewJobInput)> =
             run.jobs.iter().flat_map(|job| job.inputs.iter().map(|input| (job.id, input))).collect();
@@ -426,22 +429,37 @@ impl Store {
     }
 }
 
-async fn insert_jobs(connection: &mut PgConnection, run: &NewRun, jobs: &[NewJob]) -> Result<(), StoreError> {
-    let ids: Vec<Uuid> = jobs.iter().map(|job| job.id.0).collect();
-    let versions: Vec<Uuid> = jobs.iter().map(|job| job.asset_version.0).collect();
-    let partitions: Vec<String> = jobs.iter().map(|job| job.partition_key.clone()).collect();
-    let reasons: Vec<String> = jobs.iter().map(|job| job.reason.clone()).collect();
-    let forced: Vec<bool> = jobs.iter().map(|job| job.forced).collect();
+/// How many inputs wait for each job that any waits for.
+fn count_dependents(run: &NewRun) -> HashMap<JobId, i32> {
+    let mut dependents = HashMap::new();
+    for input in run.jobs.iter().flat_map(|job| &job.inputs) {
+        if let InputOrigin::Job(upstream) = input.origin {
+            *dependents.entry(upstream).or_default() += 1;
+        }
+    }
+    dependents
+}
+
+async fn insert_jobs(
+    connection: &mut PgConnection,
+    run: &NewRun,
+    jobs: &[NewJob],
+    dependents: &HashMap<JobId, i32>,
+) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into job (tenant_id, run_id, job_id, asset_version_id, partition_key, reason, forced)
-         select $1, $2, * from unnest($3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bool[])",
+        "insert into job
+             (tenant_id, run_id, job_id, asset_version_id, partition_key, reason, forced, inputs, dependents)
+         select $1, $2, * from unnest(
+             $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bool[], $8::int[], $9::int[])",
         run.tenant,
         run.id.0,
-        &ids,
-        &versions,
-        &partitions,
-        &reasons,
-        &forced,
+        &column(jobs, |job| job.id.0),
+        &column(jobs, |job| job.asset_version.0),
+        &column(jobs, |job| job.partition_key.clone()),
+        &column(jobs, |job| job.reason.clone()),
+        &column(jobs, |job| job.forced),
+        &column(jobs, |job| job.inputs.len() as i32),
+        &column(jobs, |job| dependents.get(&job.id).copied().unwrap_or(0)),
     )
     .execute(connection)
     .await
@@ -454,28 +472,21 @@ async fn insert_inputs(
     tenant: &str,
     inputs: &[(JobId, &NewJobInput)],
 ) -> Result<(), StoreError> {
-    let jobs: Vec<Uuid> = inputs.iter().map(|(job, _)| job.0).collect();
-    let names: Vec<String> = inputs.iter().map(|(_, input)| input.input.clone()).collect();
-    let positions: Vec<i32> = inputs.iter().map(|(_, input)| input.position).collect();
-    let optional: Vec<bool> = inputs.iter().map(|(_, input)| input.optional).collect();
-    let (upstream, pinned): (Vec<Option<Uuid>>, Vec<Option<Uuid>>) = inputs
-        .iter()
-        .map(|(_, input)| match input.origin {
-            InputOrigin::Job(job) => (Some(job.0), None),
-            InputOrigin::Materialization(id) => (None, Some(id.0)),
-            InputOrigin::Absent => (None, None),
-        })
-        .unzip();
+    let origin = |input: &NewJobInput| match input.origin {
+        InputOrigin::Job(job) => (Some(job.0), None),
+        InputOrigin::Materialization(id) => (None, Some(id.0)),
+        InputOrigin::Absent => (None, None),
+    };
     sqlx::query!(
         "insert into job_input (tenant_id, job_id, input, position, optional, upstream_job_id, materialization_id)
          select $1, * from unnest($2::uuid[], $3::text[], $4::int[], $5::bool[], $6::uuid[], $7::uuid[])",
         tenant,
-        &jobs,
-        &names,
-        &positions,
-        &optional,
-        &upstream as &[Option<Uuid>],
-        &pinned as &[Option<Uuid>],
+        &column(inputs, |(job, _)| job.0),
+        &column(inputs, |(_, input)| input.input.clone()),
+        &column(inputs, |(_, input)| input.position),
+        &column(inputs, |(_, input)| input.optional),
+        &column(inputs, |(_, input)| origin(input).0) as &[Option<Uuid>],
+        &column(inputs, |(_, input)| origin(input).1) as &[Option<Uuid>],
     )
     .execute(connection)
     .await
@@ -528,7 +539,8 @@ async fn remove_waiting_jobs(
                where q.tenant_id = locked.tenant_id and q.job_id = locked.job_id returning q.tenant_id, q.job_id),
            gone as (select * from ready union all select * from deferred union all select * from blocked)
            select gone.job_id as "job_id!", a.name, j.partition_key from gone
-           join job j on j.tenant_id = gone.tenant_id and j.job_id = gone.job_id
+           cross join lateral (
+               select * from job where tenant_id = gone.tenant_id and job_id = gone.job_id offset 0) j
            join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
            join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id"#,
         tenant,
@@ -549,6 +561,8 @@ async fn remove_waiting_jobs(
             first_cause: None,
             materialization: None,
             reused: false,
+            // What needed it waited too, and is cancelled with it.
+            dependents: 0,
         })
         .collect())
 }

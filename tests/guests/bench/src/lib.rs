@@ -20,6 +20,12 @@ fn noop_partitioned() -> Result<()> {
     Ok(())
 }
 
+/// Nothing, in as many hours, each of which waits for the one `noop`.
+#[asset(inputs(noop = "noop"), partitions(hour = hourly("2020-01-01T00", "2021-02-20T15")))]
+fn noop_fan() -> Result<()> {
+    Ok(())
+}
+
 /// How much a kernel has to do.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,5 +85,6 @@ mod tests {
     fn nothing_is_nothing() {
         assert_eq!(Job::new("noop").run().text(), "");
         assert_eq!(Job::new("noop_partitioned").partition("hour", "2020-01-01T00").run().text(), "");
+        assert_eq!(Job::new("noop_fan").partition("hour", "2020-01-01T00").input("noop", "").run().text(), "");
     }
 }

@@ -1,0 +1,187 @@
+//! Ends: the final state of jobs, what follows for those that need them, and the counters of their runs.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{
+    release::Release,
+    values::{Committed, EndedJob, Ending, FinishedJob},
+};
+use crate::{
+    id::{JobId, MaterializationId, RunId},
+    store::{StoreError, column, error::Doing as _},
+};
+
+/// A job's end on its way to `job_end`.
+pub(in crate::store) struct End {
+    pub(in crate::store) tenant: String,
+    pub(in crate::store) job: JobId,
+    pub(in crate::store) run: RunId,
+    pub(in crate::store) name: String,
+    pub(in crate::store) state: &'static str,
+    pub(in crate::store) cause: Option<String>,
+    /// Why those that need it are skipped: the first job that was not made, by name.
+    pub(in crate::store) first_cause: Option<String>,
+    pub(in crate::store) materialization: Option<MaterializationId>,
+    pub(in crate::store) reused: bool,
+    /// How many inputs of other jobs wait for it.
+    pub(in crate::store) dependents: i32,
+}
+
+impl End {
+    pub(super) fn of(item: &FinishedJob, dependents: i32) -> Option<Self> {
+        let (state, cause, materialization, reused) = match &item.ending {
+            Ending::Materialized(new) => ("succeeded", None, Some(new.id), new.reused_from.is_some()),
+            Ending::UpToDate(id) => ("succeeded", None, Some(*id), true),
+            Ending::Skipped(cause) => ("skipped", Some(cause.clone()), None, false),
+            Ending::Failed(cause) => ("failed", Some(cause.clone()), None, false),
+            Ending::Cancelled(cause) => ("cancelled", Some(cause.clone()), None, false),
+            Ending::Deferred { .. } | Ending::Released => return None,
+        };
+        Some(Self {
+            tenant: item.claim.tenant.clone(),
+            job: item.claim.job,
+            run: item.run,
+            name: item.name.clone(),
+            state,
+            cause,
+            first_cause: None,
+            materialization,
+            reused,
+            dependents,
+        })
+    }
+}
+
+/// Ends jobs, skips what cannot run without them, releases what waited for them, and counts for their runs.
+pub(in crate::store) async fn end_jobs(connection: &mut PgConnection, ends: Vec<End>) -> Result<Committed, StoreError> {
+    if ends.is_empty() {
+        return Ok(Committed::default());
+    }
+    insert_ends(connection, &ends).await?;
+    let mut release = Release::default();
+    release.add(connection, &ends).await?;
+    finish_release(connection, release, ends).await
+}
+
+/// Releases, and writes down what ended with it, beside what had ended before.
+pub(super) async fn finish_release(
+    connection: &mut PgConnection,
+    mut release: Release,
+    mut ends: Vec<End>,
+) -> Result<Committed, StoreError> {
+    // Wave by wave: the dependents of what did not succeed, then theirs, each with the name of the first cause.
+    loop {
+        let skipped = release.skip_next_wave(connection).await?;
+        if skipped.is_empty() {
+            break;
+        }
+        release.add(connection, &skipped).await?;
+        ends.extend(skipped);
+    }
+    let released = release.count_down(connection).await?;
+    if !ends.is_empty() {
+        record_ends(connection, &ends).await?;
+        count_for_runs(connection, &ends).await?;
+    }
+    let ended = ends
+        .into_iter()
+        .map(|end| EndedJob {
+            job: end.job,
+            run: end.run,
+            state: end.state,
+            cause: end.cause,
+            reused: end.reused,
+            materialization: end.materialization,
+        })
+        .collect();
+    Ok(Committed { ended, released, put_off: release.put_off, ..Committed::default() })
+}
+
+async fn insert_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into job_end (tenant_id, job_id, state, cause, materialization_id, reused)
+         select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::bool[])",
+        &column(ends, |end| end.tenant.clone()),
+        &column(ends, |end| end.job.0),
+        &column(ends, |end| end.state.to_owned()),
+        &column(ends, |end| end.cause.clone()) as &[Option<String>],
+        &column(ends, |end| end.materialization.map(|id| id.0)) as &[Option<Uuid>],
+        &column(ends, |end| end.reused),
+    )
+    .execute(connection)
+    .await
+    .doing("ending jobs")?;
+    Ok(())
+}
+
+/// One line of audit and one of the outbox for each end.
+async fn record_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "with ended as (
+             select tenant_id, run_id, job_id, name, state, jsonb_strip_nulls(jsonb_build_object(
+                 'run', run_id, 'job', job_id, 'cause', cause, 'materialization', materialization_id)) as details
+             from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::uuid[])
+                 as e (tenant_id, run_id, job_id, name, state, cause, materialization_id)),
+         audited as (
+             insert into audit (tenant_id, actor, action, subject, details)
+             select tenant_id, 'worker', 'job.' || state, name, details from ended)
+         insert into outbox (tenant_id, topic, payload)
+         select tenant_id, 'job.' || state, details || jsonb_build_object('name', name) from ended",
+        &column(ends, |end| end.tenant.clone()),
+        &column(ends, |end| end.run.0),
+        &column(ends, |end| end.job.0),
+        &column(ends, |end| end.name.clone()),
+        &column(ends, |end| end.state.to_owned()),
+        &column(ends, |end| end.cause.clone()) as &[Option<String>],
+        &column(ends, |end| end.materialization.map(|id| id.0)) as &[Option<Uuid>],
+    )
+    .execute(connection)
+    .await
+    .doing("writing audit and outbox")?;
+    Ok(())
+}
+
+/// Moves the runs' counters; the last job ends its run.
+async fn count_for_runs(connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "with c as (
+             select tenant_id, run_id,
+                 count(*) filter (where state = 'succeeded')::int as succeeded,
+                 count(*) filter (where reused)::int as reused,
+                 count(*) filter (where state = 'skipped')::int as skipped,
+                 count(*) filter (where state = 'failed')::int as failed,
+                 count(*) filter (where state = 'cancelled')::int as cancelled,
+                 count(*)::int as ended
+             from unnest($1::text[], $2::uuid[], $3::text[], $4::bool[]) as e (tenant_id, run_id, state, reused)
+             group by tenant_id, run_id),
+         locked as (
+             select r.tenant_id, r.run_id from run r join c using (tenant_id, run_id)
+             order by r.tenant_id, r.run_id for update of r),
+         counted as (
+             update run r set
+                 succeeded = r.succeeded + c.succeeded, reused = r.reused + c.reused, skipped = r.skipped + c.skipped,
+                 failed = r.failed + c.failed, cancelled = r.cancelled + c.cancelled,
+                 state = case
+                     when r.succeeded + r.skipped + r.failed + r.cancelled + c.ended < r.jobs then r.state
+                     when r.failed + c.failed > 0 then 'failed'
+                     when r.cancelled + c.cancelled > 0 then 'cancelled'
+                     else 'succeeded' end,
+                 finished_at = case
+                     when r.succeeded + r.skipped + r.failed + r.cancelled + c.ended < r.jobs then null
+                     else clock_timestamp() end
+             from c join locked using (tenant_id, run_id)
+             where r.tenant_id = c.tenant_id and r.run_id = c.run_id
+             returning r.tenant_id, r.run_id, r.state)
+         insert into outbox (tenant_id, topic, payload)
+         select tenant_id, 'run.' || state, jsonb_build_object('run', run_id) from counted where state <> 'running'",
+        &column(ends, |end| end.tenant.clone()),
+        &column(ends, |end| end.run.0),
+        &column(ends, |end| end.state.to_owned()),
+        &column(ends, |end| end.reused),
+    )
+    .execute(connection)
+    .await
+    .doing("counting for runs")?;
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Facts: what the attempts of a batch were and what they produced, each kind of row in one statement.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::values::{AttemptRecord, ExternalRead, FinishedJob, NewEdge, NewMaterialization, NewStagedFile};
+use crate::{
+    blob::Digest,
+    store::{StoreError, column, error::Doing as _},
+};
+
+pub(super) async fn insert_attempts(connection: &mut PgConnection, batch: &[&FinishedJob]) -> Result<(), StoreError> {
+    let rows: Vec<(&FinishedJob, &AttemptRecord)> =
+        batch.iter().filter_map(|item| Some((*item, item.attempt.as_ref()?))).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "insert into attempt (tenant_id, attempt_id, job_id, number, token, worker_id, verdict, message, charged,
+             engine_id, fuel_used, memory_bytes_peak, output_bytes, duration_us, log, log_dropped, denials, uses,
+             started_at)
+         select tenant_id, attempt_id, job_id, number, token, worker_id, verdict, message, charged,
+             engine_id, fuel_used, memory_bytes_peak, output_bytes, duration_us, log, log_dropped, denials, uses,
+             clock_timestamp() - duration_us * interval '1 microsecond'
+         from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::uuid[], $6::uuid[], $7::text[], $8::text[],
+             $9::bool[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::jsonb[],
+             $16::bigint[], $17::jsonb[], $18::jsonb[]) as t (tenant_id, attempt_id, job_id, number, token, worker_id, verdict,
+             message, charged, engine_id, fuel_used, memory_bytes_peak, output_bytes, duration_us, log, log_dropped,
+             denials, uses)",
+        &column(&rows, |(item, _)| item.claim.tenant.clone()),
+        &column(&rows, |(_, a)| a.id.0),
+        &column(&rows, |(item, _)| item.claim.job.0),
+        &column(&rows, |(item, _)| i32::from(item.claim.charged) + 1),
+        &column(&rows, |(item, _)| item.claim.token.0),
+        &column(&rows, |(_, a)| a.worker.0),
+        &column(&rows, |(_, a)| a.verdict.to_owned()),
+        &column(&rows, |(_, a)| a.message.clone()) as &[Option<String>],
+        &column(&rows, |(_, a)| a.charged),
+        &column(&rows, |(_, a)| a.engine_id.clone()),
+        &column(&rows, |(_, a)| a.fuel_used as i64),
+        &column(&rows, |(_, a)| a.memory_bytes_peak as i64),
+        &column(&rows, |(_, a)| a.output_bytes as i64),
+        &column(&rows, |(_, a)| a.duration_us as i64),
+        &column(&rows, |(_, a)| a.log.clone()) as &[Option<serde_json::Value>],
+        &column(&rows, |(_, a)| a.log_dropped as i64),
+        &column(&rows, |(_, a)| a.denials.clone()) as &[Option<serde_json::Value>],
+        &column(&rows, |(_, a)| a.uses.clone()) as &[Option<serde_json::Value>],
+    )
+    .execute(connection)
+    .await
+    .doing("recording attempts")?;
+    Ok(())
+}
+
+/// A finished job and what it made.
+pub(super) type Made<'a> = (&'a FinishedJob, &'a NewMaterialization);
+
+/// Outputs and staged contents; what is there already is the same bytes.
+pub(super) async fn insert_blobs(connection: &mut PgConnection, made: &[Made<'_>]) -> Result<(), StoreError> {
+    let mut rows: Vec<(&str, Digest, u64, Option<&[u8]>)> = Vec::new();
+    for (item, new) in made {
+        let tenant = item.claim.tenant.as_str();
+        rows.push((tenant, new.digest, new.size_bytes, new.inline.as_deref()));
+        rows.extend(new.staged_files.iter().filter_map(|file| {
+            let (digest, size) = file.content?;
+            Some((tenant, digest, size, None))
+        }));
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // In one order in every process, so that two commits with the same bytes wait for each other, not for ever.
+    rows.sort_by_key(|(tenant, digest, _, bytes)| (*tenant, *digest, bytes.is_none()));
+    rows.dedup_by_key(|(tenant, digest, _, _)| (*tenant, *digest));
+    sqlx::query!(
+        "insert into blob (tenant_id, digest, size_bytes, bytes)
+         select * from unnest($1::text[], $2::bytea[], $3::bigint[], $4::bytea[])
+         on conflict (tenant_id, digest) do nothing",
+        &column(&rows, |row| row.0.to_owned()),
+        &column(&rows, |row| row.1.0.to_vec()),
+        &column(&rows, |row| row.2 as i64),
+        &column(&rows, |row| row.3.map(<[u8]>::to_vec)) as &[Option<Vec<u8>>],
+    )
+    .execute(connection)
+    .await
+    .doing("writing blobs")?;
+    Ok(())
+}
+
+/// The facts, and with them the newest of each partition: of two commits the one that waits sees what the other wrote,
+/// and the greater sequence stays. Rows are locked in one order.
+pub(super) async fn insert_materializations(
+    connection: &mut PgConnection,
+    made: &[Made<'_>],
+) -> Result<(), StoreError> {
+    if made.is_empty() {
+        return Ok(());
+    }
+    // Postgres has no ragged arrays: the digests of one row's inputs travel as one string of bytes.
+    sqlx::query!(
+        "with made as (
+             insert into materialization (tenant_id, materialization_id, asset_id, asset_version_id, partition_key,
+                 run_id, job_id, attempt_id, output_digest, size_bytes, media_type, metadata, version_digest, recipe,
+                 sources_digest, input_digests, engine_id, reused_from)
+             select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[], $7::uuid[],
+                 $8::uuid[], $9::bytea[], $10::bigint[], $11::text[], $12::jsonb[], $13::bytea[], $14::bytea[],
+                 $15::bytea[], $16::bytea[], $17::text[], $18::uuid[])
+             returning *),
+         newest as (
+             select distinct on (tenant_id, asset_id, partition_key) * from made
+             order by tenant_id, asset_id, partition_key, sequence desc)
+         insert into latest as l (tenant_id, asset_id, partition_key, materialization_id, sequence, asset_version_id,
+             version_digest, sources_digest, input_digests, stored_digest, made_at)
+         select tenant_id, asset_id, partition_key, materialization_id, sequence, asset_version_id,
+             version_digest, sources_digest, input_digests,
+             (select b.digest from blob b
+                 where b.tenant_id = n.tenant_id and b.digest = n.output_digest and b.bytes is null),
+             coalesce((select o.created_at from materialization o
+                 where o.tenant_id = n.tenant_id and o.materialization_id = n.reused_from), created_at)
+         from newest n order by tenant_id, asset_id, partition_key
+         on conflict (tenant_id, asset_id, partition_key) do update set
+             materialization_id = excluded.materialization_id, sequence = excluded.sequence,
+             asset_version_id = excluded.asset_version_id, version_digest = excluded.version_digest,
+             sources_digest = excluded.sources_digest, input_digests = excluded.input_digests,
+             stored_digest = excluded.stored_digest, made_at = excluded.made_at
+         where l.sequence < excluded.sequence",
+        &column(made, |(item, _)| item.claim.tenant.clone()),
+        &column(made, |(_, new)| new.id.0),
+        &column(made, |(_, new)| new.asset.0),
+        &column(made, |(_, new)| new.asset_version.0),
+        &column(made, |(_, new)| new.partition_key.clone()),
+        &column(made, |(item, _)| item.run.0),
+        &column(made, |(item, _)| item.claim.job.0),
+        &column(made, |(_, new)| new.attempt.0),
+        &column(made, |(_, new)| new.digest.0.to_vec()),
+        &column(made, |(_, new)| new.size_bytes as i64),
+        &column(made, |(_, new)| new.media_type.clone()),
+        &column(made, |(_, new)| new.metadata.clone()),
+        &column(made, |(_, new)| new.version_digest.0.to_vec()),
+        &column(made, |(_, new)| new.recipe.0.to_vec()),
+        &column(made, |(_, new)| new.sources_digest.0.to_vec()),
+        &column(made, |(_, new)| new.input_digests.iter().flat_map(|digest| digest.0).collect::<Vec<u8>>()),
+        &column(made, |(_, new)| new.engine_id.clone()),
+        &column(made, |(_, new)| new.reused_from.map(|id| id.0)) as &[Option<Uuid>],
+    )
+    .execute(connection)
+    .await
+    .doing("recording materializations")?;
+    Ok(())
+}
+
+pub(super) async fn insert_edges(connection: &mut PgConnection, made: &[Made<'_>]) -> Result<(), StoreError> {
+    let rows: Vec<(&str, Uuid, &NewEdge)> = made
+        .iter()
+        .flat_map(|(item, new)| new.edges.iter().map(|edge| (item.claim.tenant.as_str(), new.id.0, edge)))
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "insert into lineage_edge
+             (tenant_id, materialization_id, input, position, upstream_materialization_id, bytes_read)
+         select * from unnest($1::text[], $2::uuid[], $3::text[], $4::int[], $5::uuid[], $6::bigint[])",
+        &column(&rows, |row| row.0.to_owned()),
+        &column(&rows, |row| row.1),
+        &column(&rows, |row| row.2.input.clone()),
+        &column(&rows, |row| row.2.position),
+        &column(&rows, |row| row.2.upstream.0),
+        &column(&rows, |row| row.2.bytes_read as i64),
+    )
+    .execute(connection)
+    .await
+    .doing("recording lineage")?;
+    Ok(())
+}
+
+pub(super) async fn insert_external_reads(connection: &mut PgConnection, made: &[Made<'_>]) -> Result<(), StoreError> {
+    let rows: Vec<(&str, Uuid, &ExternalRead)> = made
+        .iter()
+        .flat_map(|(item, new)| new.external_reads.iter().map(|read| (item.claim.tenant.as_str(), new.id.0, read)))
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "insert into external_read (tenant_id, materialization_id, resource, kind, digest, items, size_bytes)
+         select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::bigint[], $7::bigint[])",
+        &column(&rows, |row| row.0.to_owned()),
+        &column(&rows, |row| row.1),
+        &column(&rows, |row| row.2.resource.clone()),
+        &column(&rows, |row| row.2.kind.to_owned()),
+        &column(&rows, |row| row.2.digest.0.to_vec()),
+        &column(&rows, |row| row.2.items as i64),
+        &column(&rows, |row| row.2.size_bytes as i64),
+    )
+    .execute(connection)
+    .await
+    .doing("recording external reads")?;
+    Ok(())
+}
+
+pub(super) async fn insert_staged_files(connection: &mut PgConnection, made: &[Made<'_>]) -> Result<(), StoreError> {
+    let rows: Vec<(&str, Uuid, &NewStagedFile)> = made
+        .iter()
+        .flat_map(|(item, new)| new.staged_files.iter().map(|file| (item.claim.tenant.as_str(), new.id.0, file)))
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "insert into staged_file (tenant_id, materialization_id, resource, path, digest)
+         select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bytea[])",
+        &column(&rows, |row| row.0.to_owned()),
+        &column(&rows, |row| row.1),
+        &column(&rows, |row| row.2.resource.clone()),
+        &column(&rows, |row| row.2.path.clone()),
+        &column(&rows, |row| row.2.content.map(|(digest, _)| digest.0.to_vec())) as &[Option<Vec<u8>>],
+    )
+    .execute(connection)
+    .await
+    .doing("staging files")?;
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Leases: the fence that they are, and the way back to the queue.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::values::{Counts, Ending, FinishedJob};
+use crate::store::{StoreError, column, error::Doing as _, queue::Claim};
+
+/// The fence: only rows that still carry the claim's token go, and only their jobs are written. Returns these, each
+/// with how many inputs wait for it.
+pub(super) async fn delete_leases(
+    connection: &mut PgConnection,
+    batch: &[FinishedJob],
+) -> Result<HashMap<Uuid, i32>, StoreError> {
+    let held = sqlx::query!(
+        r#"with held as materialized (
+             select l.ctid as place from unnest($1::text[], $2::uuid[], $3::uuid[]) as b (tenant_id, job_id, token)
+             join job_lease l on l.tenant_id = b.tenant_id and l.job_id = b.job_id and l.token = b.token
+             order by l.tenant_id, l.job_id for update of l)
+         delete from job_lease l where ctid = any(array(select place from held))
+         returning job_id, (select j.dependents from job j
+             where j.tenant_id = l.tenant_id and j.job_id = l.job_id) as "dependents!""#,
+        &column(batch, |item| item.claim.tenant.clone()),
+        &column(batch, |item| item.claim.job.0),
+        &column(batch, |item| item.claim.token.0),
+    )
+    .fetch_all(connection)
+    .await
+    .doing("ending leases")?;
+    Ok(held.into_iter().map(|row| (row.job_id, row.dependents)).collect())
+}
+
+/// Retries go to the deferred table, released jobs to the ready one; returns how many are ready.
+pub(super) async fn return_to_queue(
+    connection: &mut PgConnection,
+    batch: &[&FinishedJob],
+) -> Result<usize, StoreError> {
+    defer_jobs(connection, batch).await?;
+    release_jobs(connection, batch).await
+}
+
+async fn defer_jobs(connection: &mut PgConnection, batch: &[&FinishedJob]) -> Result<(), StoreError> {
+    let rows: Vec<(&Claim, u64, &str, Counts)> = batch
+        .iter()
+        .filter_map(|item| match &item.ending {
+            Ending::Deferred { wait_ms, cause, counts } => Some((&item.claim, *wait_ms, cause.as_str(), *counts)),
+            _ => None,
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "insert into job_deferred (tenant_id, job_id, due_at, cause, charged, released)
+         select tenant_id, job_id, now() + wait_ms * interval '1 millisecond', cause, charged, released
+         from unnest($1::text[], $2::uuid[], $3::float8[], $4::text[], $5::smallint[], $6::smallint[])
+             as d (tenant_id, job_id, wait_ms, cause, charged, released)",
+        &column(&rows, |(claim, ..)| claim.tenant.clone()),
+        &column(&rows, |(claim, ..)| claim.job.0),
+        &column(&rows, |(_, wait_ms, ..)| *wait_ms as f64),
+        &column(&rows, |(_, _, cause, _)| (*cause).to_owned()),
+        &column(&rows, |(claim, .., counts)| claim.charged.saturating_add(i16::from(*counts == Counts::Charged))),
+        &column(&rows, |(claim, .., counts)| claim.released.saturating_add(i16::from(*counts == Counts::Released))),
+    )
+    .execute(connection)
+    .await
+    .doing("deferring jobs")?;
+    Ok(())
+}
+
+async fn release_jobs(connection: &mut PgConnection, batch: &[&FinishedJob]) -> Result<usize, StoreError> {
+    let claims: Vec<&Claim> =
+        batch.iter().filter(|item| matches!(item.ending, Ending::Released)).map(|item| &item.claim).collect();
+    if claims.is_empty() {
+        return Ok(0);
+    }
+    sqlx::query!(
+        "insert into job_ready (tenant_id, job_id, charged, released)
+         select * from unnest($1::text[], $2::uuid[], $3::smallint[], $4::smallint[])",
+        &column(&claims, |claim| claim.tenant.clone()),
+        &column(&claims, |claim| claim.job.0),
+        &column(&claims, |claim| claim.charged),
+        &column(&claims, |claim| claim.released.saturating_add(1)),
+    )
+    .execute(connection)
+    .await
+    .doing("releasing jobs")?;
+    Ok(claims.len())
+}

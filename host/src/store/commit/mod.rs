@@ -1,0 +1,75 @@
+//! The commit: the one place where a job ends, and where everything that its attempt produced becomes true together.
+//!
+//! One transaction writes a batch of finished jobs: leases go (fenced by the claim's token), and with them come
+//! attempts, blobs, materializations, lineage, staged files, ends, retries, audit and outbox; jobs that waited for
+//! these are released or skipped, and the runs' counters move. What waits for a very wide job is left to later
+//! transactions (`release.rs`), and a row that this one writes says so. A job whose lease is gone writes nothing at all.
+
+mod ends;
+mod facts;
+mod leases;
+mod release;
+mod values;
+
+pub(super) use ends::{End, end_jobs};
+pub use values::{
+    AttemptRecord, Committed, Counts, EndedJob, Ending, ExternalRead, FinishedJob, NewEdge, NewMaterialization,
+    NewStagedFile, job_name,
+};
+
+use super::{Store, StoreError, column, error::Doing as _};
+use crate::id::JobId;
+use facts::{
+    Made, insert_attempts, insert_blobs, insert_edges, insert_external_reads, insert_materializations,
+    insert_staged_files,
+};
+use leases::{delete_leases, return_to_queue};
+
+impl Store {
+    /// Commits a batch, whole or not at all. A job whose lease is gone is left out and named.
+    pub async fn commit_finished_jobs(&self, batch: &[FinishedJob]) -> Result<Committed, StoreError> {
+        let mut transaction = self.pool.begin().await.doing("opening a commit")?;
+        let held = delete_leases(&mut transaction, batch).await?;
+        let (mine, fenced): (Vec<&FinishedJob>, Vec<&FinishedJob>) =
+            batch.iter().partition(|item| held.contains_key(&item.claim.job.0));
+
+        insert_attempts(&mut transaction, &mine).await?;
+        let made: Vec<Made<'_>> = mine
+            .iter()
+            .filter_map(|item| match &item.ending {
+                Ending::Materialized(new) => Some((*item, new.as_ref())),
+                _ => None,
+            })
+            .collect();
+        insert_blobs(&mut transaction, &made).await?;
+        insert_materializations(&mut transaction, &made).await?;
+        insert_edges(&mut transaction, &made).await?;
+        insert_external_reads(&mut transaction, &made).await?;
+        insert_staged_files(&mut transaction, &made).await?;
+        let released = return_to_queue(&mut transaction, &mine).await?;
+        let ends: Vec<End> = mine.iter().filter_map(|item| End::of(item, held[&item.claim.job.0])).collect();
+        let mut committed = end_jobs(&mut transaction, ends).await?;
+        committed.released += released;
+        transaction.commit().await.doing("committing")?;
+        committed.fenced = fenced.iter().map(|item| item.claim.job).collect();
+        committed.to_publish =
+            made.iter().filter(|(_, new)| !new.staged_files.is_empty()).map(|(_, new)| new.id).collect();
+        Ok(committed)
+    }
+
+    /// Which of these jobs have a recorded attempt with the claim's token: for a commit whose answer was lost.
+    pub async fn find_recorded_attempts(&self, batch: &[&FinishedJob]) -> Result<Vec<JobId>, StoreError> {
+        let found = sqlx::query_scalar!(
+            "select a.job_id from unnest($1::text[], $2::uuid[], $3::uuid[]) as t (tenant_id, job_id, token)
+             join attempt a on a.tenant_id = t.tenant_id and a.job_id = t.job_id and a.token = t.token
+             where a.verdict <> 'lost'",
+            &column(batch, |item| item.claim.tenant.clone()),
+            &column(batch, |item| item.claim.job.0),
+            &column(batch, |item| item.claim.token.0),
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("looking for a commit whose answer was lost")?;
+        Ok(found.into_iter().map(JobId).collect())
+    }
+}

@@ -1,0 +1,230 @@
+//! What a commit is given and what it answers: values, which know nothing of tables.
+
+use crate::{
+    blob::Digest,
+    id::{AssetId, AssetVersionId, AttemptId, JobId, MaterializationId, RunId, WorkerId},
+    store::queue::Claim,
+};
+
+/// One job of a batch: what happened to it, and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct FinishedJob {
+    /// The lease that entitles to it.
+    pub claim: Claim,
+    /// The run it belongs to.
+    pub run: RunId,
+    /// For events and audit: `asset` or `asset[partition]`.
+    pub name: String,
+    /// The execution, if there was one.
+    pub attempt: Option<AttemptRecord>,
+    /// What becomes of the job.
+    pub ending: Ending,
+}
+
+impl FinishedJob {
+    /// About how many bytes its record takes on the wire.
+    pub fn record_bytes(&self) -> usize {
+        let output = match &self.ending {
+            Ending::Materialized(new) => new.inline.as_ref().map_or(0, Vec::len) + new.edges.len() * 64,
+            _ => 0,
+        };
+        let log = self.attempt.as_ref().map_or(0, |attempt| attempt.log_bytes);
+        RECORD_BYTES + output + log
+    }
+}
+
+/// About what a record takes without its output, its edges and its log.
+const RECORD_BYTES: usize = 1 << 10;
+
+/// What becomes of a job when its attempt is over.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    /// It made something, or an earlier result becomes the latest.
+    Materialized(Box<NewMaterialization>),
+    /// The latest materialization already is what it would make.
+    UpToDate(MaterializationId),
+    /// There is nothing to make, and why.
+    Skipped(String),
+    /// It failed for good, and why.
+    Failed(String),
+    /// It was cancelled.
+    Cancelled(String),
+    /// It is tried again later.
+    Deferred {
+        /// From now, by the database's clock.
+        wait_ms: u64,
+        /// Why.
+        cause: String,
+        /// What it counts as.
+        counts: Counts,
+    },
+    /// It goes back to the queue at once, uncharged.
+    Released,
+}
+
+/// What a return to the queue counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// An attempt of the asset's policy: the guest's fault.
+    Charged,
+    /// A fault of the host's: the next wait is longer, and no attempt is used up.
+    Released,
+    /// Nothing: it waits for another job.
+    Nothing,
+}
+
+/// A new fact.
+#[derive(Clone, Debug)]
+pub struct NewMaterialization {
+    /// Its id.
+    pub id: MaterializationId,
+    /// Of what.
+    pub asset: AssetId,
+    /// By which definition.
+    pub asset_version: AssetVersionId,
+    /// Canonical text.
+    pub partition_key: String,
+    /// The attempt that made it; for a reused result, an id of its own.
+    pub attempt: AttemptId,
+    /// Of the bytes.
+    pub digest: Digest,
+    /// Of the bytes.
+    pub size_bytes: u64,
+    /// The bytes themselves when they are small.
+    pub inline: Option<Vec<u8>>,
+    /// Of the bytes.
+    pub media_type: String,
+    /// A JSON array of fields.
+    pub metadata: serde_json::Value,
+    /// Of all that a consumer can see of it.
+    pub version_digest: Digest,
+    /// From what it was made.
+    pub recipe: Digest,
+    /// Of the directories it could read.
+    pub sources_digest: Digest,
+    /// One for each input, in the definition's order.
+    pub input_digests: Vec<Digest>,
+    /// Which engine ran it.
+    pub engine_id: String,
+    /// The earlier result that was used again, when nothing ran.
+    pub reused_from: Option<MaterializationId>,
+    /// What was handed to the guest.
+    pub edges: Vec<NewEdge>,
+    /// What it could read, or read, outside, as it was.
+    pub external_reads: Vec<ExternalRead>,
+    /// What it wants written; the blobs are in the blob store.
+    pub staged_files: Vec<NewStagedFile>,
+}
+
+/// A version that was handed to the guest.
+#[derive(Clone, Debug)]
+pub struct NewEdge {
+    /// The input's name.
+    pub input: String,
+    /// Among the versions of that input.
+    pub position: i32,
+    /// What was handed over.
+    pub upstream: MaterializationId,
+    /// How much of it was read.
+    pub bytes_read: u64,
+}
+
+/// What the guest could read, or read, of something outside, as it was.
+#[derive(Clone, Debug)]
+pub struct ExternalRead {
+    /// The resource.
+    pub resource: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// Of everything that was there to read, or was read.
+    pub digest: Digest,
+    /// Files that the grant matched, for a directory; answers, keys or rows of other kinds.
+    pub items: u64,
+    /// Of those.
+    pub size_bytes: u64,
+}
+
+/// A write or removal that is due after the commit.
+#[derive(Clone, Debug)]
+pub struct NewStagedFile {
+    /// The resource.
+    pub resource: String,
+    /// Within it.
+    pub path: String,
+    /// The new contents, and their size; none removes the file.
+    pub content: Option<(Digest, u64)>,
+}
+
+/// One execution.
+#[derive(Clone, Debug)]
+pub struct AttemptRecord {
+    /// Its id.
+    pub id: AttemptId,
+    /// Who executed it.
+    pub worker: WorkerId,
+    /// As DESIGN names them.
+    pub verdict: &'static str,
+    /// In words, when there is something to say.
+    pub message: Option<String>,
+    /// Whether it counts.
+    pub charged: bool,
+    /// Which engine ran it.
+    pub engine_id: String,
+    /// Units.
+    pub fuel_used: u64,
+    /// Summed over all memories.
+    pub memory_bytes_peak: u64,
+    /// Written, kept or not.
+    pub output_bytes: u64,
+    /// From claim to verdict.
+    pub duration_us: u64,
+    /// A JSON array of lines.
+    pub log: Option<serde_json::Value>,
+    /// About how many bytes that is.
+    pub log_bytes: usize,
+    /// Lines past the limit.
+    pub log_dropped: u64,
+    /// A JSON array of denials.
+    pub denials: Option<serde_json::Value>,
+    /// A JSON array of uses.
+    pub uses: Option<serde_json::Value>,
+}
+
+/// A job that a commit ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedJob {
+    /// Which.
+    pub job: JobId,
+    /// Of which run.
+    pub run: RunId,
+    /// `succeeded`, `skipped`, `failed` or `cancelled`.
+    pub state: &'static str,
+    /// Why, unless it succeeded.
+    pub cause: Option<String>,
+    /// Whether it succeeded without running.
+    pub reused: bool,
+    /// What it made or found, when it succeeded.
+    pub materialization: Option<MaterializationId>,
+}
+
+/// What a commit did.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    /// Jobs that ended, those that could not run any more among them.
+    pub ended: Vec<EndedJob>,
+    /// Jobs that became ready.
+    pub released: usize,
+    /// Jobs whose dependents are still to be released: [`Store::release_next_dependents`].
+    ///
+    /// [`Store::release_next_dependents`]: crate::store::Store::release_next_dependents
+    pub put_off: usize,
+    /// Jobs that were not this worker's any more: nothing of theirs was written.
+    pub fenced: Vec<JobId>,
+    /// Materializations whose staged files are due.
+    pub to_publish: Vec<MaterializationId>,
+}
+
+/// How a job is called in messages: `asset`, or `asset[partition]`.
+pub fn job_name(asset: &str, partition_key: &str) -> String {
+    if partition_key == "none" { asset.to_owned() } else { format!("{asset}[{partition_key}]") }
+}
