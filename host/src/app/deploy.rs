@@ -14,12 +14,14 @@ use std::{
 use super::{App, AppError};
 use crate::{
     blob::{DigestWriter, Stored},
+    capability::http::authority_mistake,
     engine::{DescribeFailure, Inspection},
     id::{AssetId, AssetVersionId, PipelineId, PipelineVersionId},
-    limit::{COMPONENT_BYTES_MAX, MANIFEST_BYTES_MAX},
+    limit::{COMPONENT_BYTES_MAX, HTTP_CA_BYTES_MAX, MANIFEST_BYTES_MAX},
     pipeline::{
         asset::{AssetDefinition, Capability},
         diagnostic::{Diagnostic, did_you_mean},
+        http::HttpResource,
         manifest::{Manifest, parse_manifest},
         resource::Resource,
         validate::{Bound, BoundAsset, DescribedComponent, validate},
@@ -85,11 +87,12 @@ impl App {
         let path = if manifest.is_dir() { manifest.join(MANIFEST_NAME) } else { manifest.to_owned() };
         let file = path.display().to_string();
         let text = read_manifest(&path)?;
-        let parsed = parse_manifest(&file, &text).map_err(AppError::Invalid)?;
+        let mut parsed = parse_manifest(&file, &text).map_err(AppError::Invalid)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = fs::canonicalize(folder).map_err(|error| AppError::host("find the manifest's folder", error))?;
 
         let mut mistakes = check_resources(&parsed, &folder);
+        mistakes.extend(read_authorities(&mut parsed, &folder));
         let mut components = Vec::new();
         let mut described = Vec::new();
         for source in &parsed.components {
@@ -299,6 +302,46 @@ fn read_component(path: &Path) -> Result<Vec<u8>, Trouble> {
     let mut bytes = Vec::new();
     file.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(refused)?;
     Ok(bytes)
+}
+
+/// Certificate authorities become part of the version: the worker that trusts them may be another machine.
+fn read_authorities(manifest: &mut Manifest, folder: &Path) -> Vec<Diagnostic> {
+    let mut mistakes = Vec::new();
+    let mut read = Vec::new();
+    for (name, resource) in &manifest.resources {
+        let Resource::Http(HttpResource { ca: Some(path), .. }) = resource else { continue };
+        match read_authority(&folder.join(path)) {
+            Ok(pem) => read.push((name.clone(), pem)),
+            Err(message) => mistakes.push(Diagnostic {
+                file: manifest.file.clone(),
+                place: manifest.place(&format!("resources.{name}")),
+                key: format!("resources.{name}.ca"),
+                message,
+                fix: Some("name a PEM file of certificates, relative to the manifest".to_owned()),
+            }),
+        }
+    }
+    for (name, pem) in read {
+        if let Some(Resource::Http(http)) = manifest.resources.get_mut(&name) {
+            http.ca = Some(pem);
+        }
+    }
+    mistakes
+}
+
+fn read_authority(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let file = fs::File::open(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let mut pem = String::new();
+    let read = file.take(HTTP_CA_BYTES_MAX as u64 + 1).read_to_string(&mut pem);
+    read.map_err(|error| format!("cannot read {shown}: {error}"))?;
+    if pem.len() > HTTP_CA_BYTES_MAX {
+        return Err(format!("{shown} has more than {HTTP_CA_BYTES_MAX} bytes"));
+    }
+    match authority_mistake(&pem) {
+        Some(mistake) => Err(format!("{shown} cannot be used: {mistake}")),
+        None => Ok(pem),
+    }
 }
 
 /// Directories that are not there are the operator's mistake, and better known now than when a job runs.

@@ -9,11 +9,14 @@ pub mod clock;
 pub mod context;
 pub mod field;
 pub mod files;
+pub mod http;
 pub mod inputs;
 pub mod log;
 pub mod output;
+pub mod outside;
 pub mod process;
 pub mod random;
+pub mod secret_value;
 pub mod text;
 
 mod denial;

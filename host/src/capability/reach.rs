@@ -1,6 +1,6 @@
 //! What an attempt can reach: everything that its grants opened for it, by value.
 
-use super::files::Directory;
+use super::{files::Directory, http::HttpReach};
 use crate::pipeline::asset::Capability;
 
 /// The open ends of an attempt's grants. Empty reaches nothing.
@@ -12,6 +12,8 @@ pub struct Reach {
     pub clock: Option<String>,
     /// Granted randomness, by its name. The numbers themselves come with the attempt's seed.
     pub random: Option<String>,
+    /// Granted HTTP origins.
+    pub http: Option<HttpReach>,
 }
 
 impl Reach {
@@ -20,6 +22,7 @@ impl Reach {
         let directories = (!self.directories.is_empty()).then_some(Capability::Files);
         let clock = self.clock.as_ref().map(|_| Capability::Clock);
         let random = self.random.as_ref().map(|_| Capability::Random);
-        [directories, clock, random].into_iter().flatten()
+        let http = self.http.as_ref().map(|_| Capability::Http);
+        [directories, clock, random, http].into_iter().flatten()
     }
 }

@@ -4,13 +4,13 @@ use super::{
     linker::{Granted, Linkers, PerGrant},
     sandbox::State,
 };
-use crate::{bindings::AssetWithFilesPre, blob::Digest};
+use crate::{bindings::AssetWithAllPre, blob::Digest};
 
 /// A compiled component. What linking it costs is paid once, not in every attempt.
 pub struct Component {
     digest: Digest,
     compiled: wasmtime::component::Component,
-    linked: PerGrant<AssetWithFilesPre<State>>,
+    linked: PerGrant<AssetWithAllPre<State>>,
 }
 
 impl Component {
@@ -25,9 +25,9 @@ impl Component {
     }
 
     /// The component with its imports connected; an error when an import or an export does not fit.
-    pub(super) fn linked(&self, linkers: &Linkers, granted: Granted) -> wasmtime::Result<&AssetWithFilesPre<State>> {
+    pub(super) fn linked(&self, linkers: &Linkers, granted: Granted) -> wasmtime::Result<&AssetWithAllPre<State>> {
         self.linked
-            .get_or_try_make(granted, || AssetWithFilesPre::new(linkers.get(granted)?.instantiate_pre(&self.compiled)?))
+            .get_or_try_make(granted, || AssetWithAllPre::new(linkers.get(granted)?.instantiate_pre(&self.compiled)?))
     }
 }
 

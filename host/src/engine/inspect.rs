@@ -101,6 +101,9 @@ const BASELINE: &[&str] = &[
     "wasi:sockets/udp-create-socket",
 ];
 
+/// The interfaces of WASI 0.2 through which granted HTTP origins are reached too.
+const WASI_HTTP: &[&str] = &["wasi:http/outgoing-handler", "wasi:http/types"];
+
 /// Inspects a component; or says everything that is wrong with it.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, Vec<Problem>> {
     if let Some(problem) = not_a_component(bytes) {
@@ -392,10 +395,16 @@ impl RawImport {
         if interface == "flowstone:asset/files" && is_our_version(&self.name) {
             return Some(ImportClass::Capability(Capability::Files));
         }
+        if interface == "flowstone:asset/http" && is_our_version(&self.name) {
+            return Some(ImportClass::Capability(Capability::Http));
+        }
         if PACKAGE.imports.contains_key(interface) && is_our_version(&self.name) {
             return Some(ImportClass::Ours);
         }
         let is_wasi_02 = self.name.split_once('@').is_some_and(|(_, version)| version.starts_with("0.2."));
+        if is_wasi_02 && WASI_HTTP.contains(&interface) {
+            return Some(ImportClass::Capability(Capability::Http));
+        }
         (is_wasi_02 && BASELINE.contains(&interface)).then_some(ImportClass::Baseline)
     }
 
@@ -513,7 +522,7 @@ mod tests {
     #[test]
     fn unknown_imports_are_all_named_with_what_to_do() {
         check_component(
-            r#"(import "wasi:http/outgoing-handler@0.2.9" (instance))
+            r#"(import "wasi:http/incoming-handler@0.2.9" (instance))
                (import "wasi:cli/run@0.3.0" (instance))
                (import "flowstone:asset/log@0.2.0" (instance))
                (import "acme:thing/api@1.0.0" (instance))

@@ -24,13 +24,14 @@ use super::{
     verdict::{Circumstances, Ended, Verdict, judge},
 };
 use crate::{
-    bindings::{AssetWithFiles, AssetWithFilesPre},
+    bindings::{AssetWithAll, AssetWithAllPre},
     blob::BlobStore,
     capability::{
         Interrupt, Reach, Ungranted,
         clock::Clock,
         context::Context,
         files::Files,
+        http::Http,
         inputs::{InputGrant, Inputs},
         log::Log,
         output::Output,
@@ -50,6 +51,7 @@ pub struct State {
     pub(super) output: Output,
     pub(super) log: Log,
     pub(super) files: Files,
+    pub(super) http: Http,
     pub(super) ungranted: Ungranted,
     pub(super) clock: Clock,
     pub(super) random: Random,
@@ -74,19 +76,21 @@ pub(super) struct Ingredients<'a> {
 }
 
 impl State {
-    pub(super) fn new(of: Ingredients<'_>) -> Result<Self, globset::Error> {
+    pub(super) fn new(of: Ingredients<'_>) -> Result<Self, String> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HOST_RESOURCES_MAX);
         let asset = of.context.asset.clone();
         let (blobs, tenant) = (of.blobs, of.tenant);
-        let Reach { directories, clock, random } = of.reach;
+        let Reach { directories, clock, random, http } = of.reach;
         Ok(Self {
             clock: clock.map_or_else(|| Clock::at(of.context.logical_time_ms), Clock::real),
             context: of.context,
             output: Output::new(&blobs, &tenant, of.limits.output_bytes, of.media_type),
             inputs: Inputs::new(of.inputs, blobs.clone(), tenant.clone()),
             log: Log::new(of.limits.log_bytes),
-            files: Files::new(asset.clone(), directories, blobs, tenant, of.interrupt.clone())?,
+            files: Files::new(asset.clone(), directories, blobs, tenant, of.interrupt.clone())
+                .map_err(|error| format!("a granted glob is not one: {error}"))?,
+            http: Http::new(asset.clone(), http, of.interrupt.clone())?,
             ungranted: Ungranted::new(asset),
             random: Random::new(of.seed, random),
             no_directories: WasiFilesystemCtx::default(),
@@ -117,9 +121,9 @@ pub(super) fn store(engine: &wasmtime::Engine, state: State) -> wasmtime::Result
 /// `None` when it took too long.
 pub(super) async fn instantiate(
     store: &mut Store<State>,
-    guest: &AssetWithFilesPre<State>,
+    guest: &AssetWithAllPre<State>,
     until: &Interrupt,
-) -> Option<wasmtime::Result<AssetWithFiles>> {
+) -> Option<wasmtime::Result<AssetWithAll>> {
     let soon = until.sooner(Instant::now() + INSTANTIATE_TIMEOUT);
     let deadline = soon.deadline();
     store.data_mut().interrupt = soon;
@@ -153,7 +157,7 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
     };
     let state = match State::new(ingredients) {
         Ok(state) => state,
-        Err(error) => return Report::empty(Verdict::HostFault(format!("a granted glob is not one: {error}"))),
+        Err(error) => return Report::empty(Verdict::HostFault(error)),
     };
     let mut store = match store(engine.running(), state) {
         Ok(store) => store,
@@ -187,7 +191,7 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
 /// Instantiates and calls the guest, until the deadline.
 async fn run_guest(
     store: &mut Store<State>,
-    guest: &AssetWithFilesPre<State>,
+    guest: &AssetWithAllPre<State>,
     asset: &str,
     fuel: u64,
     interrupt: &Interrupt,

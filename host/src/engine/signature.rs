@@ -40,7 +40,7 @@ pub static PACKAGE: LazyLock<Package> = LazyLock::new(|| {
     let types = validator.validate_all(COMPONENT_TYPE).expect("bindgen encodes a valid world");
     let types = types.as_ref();
     let world = types
-        .component_item_for_export("asset-with-files")
+        .component_item_for_export("asset-with-all")
         .and_then(|item| inner_component(types, &item.ty))
         .and_then(|package| types[package].exports.values().find_map(|item| inner_component(types, &item.ty)))
         .map(|world| &types[world])
@@ -210,6 +210,7 @@ mod tests {
             [
                 "flowstone:asset/context",
                 "flowstone:asset/files",
+                "flowstone:asset/http",
                 "flowstone:asset/inputs",
                 "flowstone:asset/log",
                 "flowstone:asset/output",

@@ -6,7 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::asset::Capability;
+use super::{
+    asset::Capability,
+    http::{HttpGrant, HttpResource},
+};
 use crate::blob::DigestWriter;
 
 /// Something outside the sandbox.
@@ -24,6 +27,8 @@ pub enum Resource {
     Clock,
     /// Real randomness.
     Random,
+    /// An HTTP origin.
+    Http(HttpResource),
 }
 
 impl Resource {
@@ -33,6 +38,7 @@ impl Resource {
             Self::Directory { .. } => Capability::Files,
             Self::Clock => Capability::Clock,
             Self::Random => Capability::Random,
+            Self::Http(_) => Capability::Http,
         }
     }
 }
@@ -47,6 +53,8 @@ pub enum Grant {
     Clock(PlainGrant),
     /// Real randomness instead of the recipe's.
     Random(PlainGrant),
+    /// An HTTP origin, or some of its paths.
+    Http(HttpGrant),
 }
 
 /// A right that cannot be narrowed.
@@ -97,6 +105,7 @@ impl Grant {
         match self {
             Self::Files(grant) => &grant.resource,
             Self::Clock(grant) | Self::Random(grant) => &grant.resource,
+            Self::Http(grant) => &grant.resource,
         }
     }
 
@@ -106,6 +115,7 @@ impl Grant {
             Self::Files(_) => Capability::Files,
             Self::Clock(_) => Capability::Clock,
             Self::Random(_) => Capability::Random,
+            Self::Http(_) => Capability::Http,
         }
     }
 
@@ -117,11 +127,19 @@ impl Grant {
         }
     }
 
+    /// The grant of an HTTP origin, if it is one.
+    pub fn http(&self) -> Option<&HttpGrant> {
+        match self {
+            Self::Http(grant) => Some(grant),
+            _ => None,
+        }
+    }
+
     /// Whether what it reaches is an input like any other: then the same recipe gives the same bytes.
     pub fn is_deterministic(&self) -> bool {
         match self {
             Self::Files(grant) => grant.access == Access::Read,
-            Self::Clock(_) | Self::Random(_) => false,
+            Self::Clock(_) | Self::Random(_) | Self::Http(_) => false,
         }
     }
 
@@ -143,6 +161,18 @@ impl Grant {
                 writer.field(self.capability().name().as_bytes());
                 writer.field(grant.resource.as_bytes());
             }
+            Self::Http(grant) => {
+                writer.field(b"http");
+                writer.field(grant.resource.as_bytes());
+                writer.field(grant.url.as_bytes());
+                for list in [&grant.methods, &grant.paths, &grant.headers] {
+                    let mut list: Vec<&str> = list.iter().map(|text| &**text).collect();
+                    list.sort_unstable();
+                    list.dedup();
+                    writer.field(&(list.len() as u64).to_le_bytes());
+                    list.iter().for_each(|text| writer.field(text.as_bytes()));
+                }
+            }
         }
     }
 }
@@ -160,6 +190,7 @@ impl Capability {
     pub fn resource_example(self) -> &'static [&'static str] {
         match self {
             Self::Files => &["path = \"...\""],
+            Self::Http => &["url = \"https://...\""],
             _ => &[],
         }
     }
@@ -168,6 +199,7 @@ impl Capability {
     pub fn grant_example(self) -> &'static str {
         match self {
             Self::Files => "{ access = \"read\", paths = [\"**\"] }",
+            Self::Http => "{ methods = [\"GET\"], paths = [\"**\"] }",
             _ => "{}",
         }
     }

@@ -7,9 +7,11 @@
 mod claim;
 mod commit;
 mod execute;
+mod http;
 mod prepare;
 mod publish;
 pub mod retry;
+mod secret;
 mod session;
 
 use std::{
@@ -27,7 +29,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     blob::BlobStore,
-    capability::files::FingerprintCache,
+    capability::{
+        files::FingerprintCache,
+        http::{Connector, SystemResolver},
+    },
     engine::Engine,
     id::{ClaimToken, JobId, RunId, WorkerId},
     limit::{CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, STOP_COMMIT_WAIT},
@@ -114,6 +119,8 @@ struct Shared {
     finished: mpsc::UnboundedSender<FinishedJob>,
     assets: prepare::AssetCache,
     fingerprints: Arc<Mutex<FingerprintCache>>,
+    /// Of the process's runtime: guests' threads have no network.
+    connector: Connector,
 }
 
 /// How a claimed job is stopped from outside.
@@ -164,6 +171,7 @@ impl Runner {
             finished,
             assets: prepare::AssetCache::default(),
             fingerprints: Arc::default(),
+            connector: Connector::new(tokio::runtime::Handle::current(), Arc::new(SystemResolver)),
             settings,
         });
         let guests = tokio::runtime::Builder::new_multi_thread()

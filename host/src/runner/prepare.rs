@@ -14,7 +14,7 @@ use std::{
 use cap_std::{ambient_authority, fs::Dir};
 use tokio_util::sync::CancellationToken;
 
-use super::{Event, Shared, publish, retry::host_fault_wait_ms};
+use super::{Event, Shared, http::open_http, publish, retry::host_fault_wait_ms};
 use crate::{
     blob::{BlobError, BlobStore, Content, Digest},
     capability::{
@@ -28,16 +28,18 @@ use crate::{
     limit::{ASSETS_CACHED_MAX, HOST_FAULT_WAIT_BASE, INFLIGHT_WAIT, INLINE_INPUT_BYTES_MAX},
     pipeline::{
         asset::{Capability, Field},
+        http::HttpResource,
         keyspace::logical_time_ms,
         partition::PartitionKey,
         recipe::{self, RecipeParts, SourceFingerprint, canonical_json, input_digest, sources_digest, version_digest},
-        resource::{Access, Grant},
+        resource::{Access, Grant, Resource},
         validate::BoundAsset,
     },
     store::{
         StoreError,
         commit::{Counts, Ending, ExternalRead, FinishedJob, NewEdge, NewMaterialization, job_name},
         materializations::CachedResult,
+        pipelines::ResourceRecord,
         queue::{Claim, ClaimedInput, ClaimedJob, Inflight},
     },
 };
@@ -78,6 +80,8 @@ pub(super) struct KnownAsset {
     grants_digest: Digest,
     /// Resource name to path.
     directories: HashMap<String, PathBuf>,
+    /// HTTP origins by their resource names.
+    pub(super) origins: HashMap<String, HttpResource>,
 }
 
 impl KnownJob {
@@ -86,8 +90,8 @@ impl KnownJob {
     }
 
     /// Everything that its grants open for it.
-    pub(super) fn open_reach(&self) -> Result<Reach, Obstacle> {
-        let mut reach = Reach::default();
+    pub(super) fn open_reach(&self, shared: &Shared) -> Result<Reach, Obstacle> {
+        let mut reach = Reach { http: open_http(shared, self)?, ..Reach::default() };
         for grant in &self.asset.bound.grants {
             match grant {
                 Grant::Files(grant) => {
@@ -96,6 +100,8 @@ impl KnownJob {
                 }
                 Grant::Clock(grant) => reach.clock = Some(grant.resource.clone()),
                 Grant::Random(grant) => reach.random = Some(grant.resource.clone()),
+                // Opened above, all of them together.
+                Grant::Http(_) => {}
             }
         }
         Ok(reach)
@@ -582,13 +588,22 @@ impl AssetCache {
         let bound: BoundAsset = serde_json::from_value(record.settings).map_err(|error| {
             Obstacle::Host(format!("its definition was written by another version of flowstone: {error}"))
         })?;
-        let directories = shared
-            .store
-            .list_resources(tenant, pipeline_version)
-            .await?
-            .into_iter()
-            .filter_map(|resource| Some((resource.name, directory_path(&resource.settings)?)))
-            .collect();
+        let resources = shared.store.list_resources(tenant, pipeline_version).await?;
+        let directory = |resource: &ResourceRecord| Some((resource.name.clone(), directory_path(&resource.settings)?));
+        let directories = resources.iter().filter_map(directory).collect();
+        let http = Capability::Http.resource_kind();
+        let origin = |resource: ResourceRecord| {
+            let unreadable = |error| {
+                let name = &resource.name;
+                Obstacle::Host(format!("resource `{name}` was written by another version of flowstone: {error}"))
+            };
+            match serde_json::from_value(resource.settings).map_err(unreadable)? {
+                Resource::Http(origin) => Ok((resource.name, origin)),
+                _ => Err(Obstacle::Final(format!("resource `{}` is of another kind than it says", resource.name))),
+            }
+        };
+        let origins = resources.into_iter().filter(|resource| resource.kind == http);
+        let origins = origins.map(origin).collect::<Result<_, Obstacle>>()?;
         let asset = Arc::new(KnownAsset {
             id: record.asset,
             version,
@@ -596,6 +611,7 @@ impl AssetCache {
             grants_digest: record.grants_digest,
             bound,
             directories,
+            origins,
         });
         let mut cached = self.lock();
         if cached.len() >= ASSETS_CACHED_MAX {

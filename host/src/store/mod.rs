@@ -17,6 +17,7 @@ pub mod lineage;
 pub mod materializations;
 pub mod pipelines;
 pub mod queue;
+pub mod rates;
 pub mod runs;
 pub mod staged;
 pub mod workers;

@@ -6,6 +6,7 @@
 
 mod asset;
 mod grant;
+mod http;
 mod reader;
 mod resource;
 #[cfg(test)]
@@ -110,6 +111,7 @@ fn read<'a>(reader: &mut Reader<'a>, document: &'a Document<&'a str>) -> Manifes
     let root = reader.root(document.as_item(), &["pipeline", "components", "resources", "assets"]);
     let root = root.expect("a document is a table");
     let resources = read_resources(reader, &root);
+    http::check_credentials(reader, &root, &resources);
     let assets = read_assets(reader, &root, &resources);
     Manifest {
         file: String::new(),
