@@ -138,4 +138,6 @@ pub enum Capability {
     Clock,
     /// Real randomness: `wasi:random` then gives it, instead of numbers that follow from the recipe.
     Random,
+    /// An HTTP origin: see [`crate::http`].
+    Http,
 }

@@ -33,6 +33,7 @@
 //! | return a value as the output | [`Output`]: text, bytes, [`Json`], [`Csv`] |
 //! | fail, ask for another attempt, or have nothing to make | [`Error`], [`skip`] |
 //! | read and write granted directories | [`files`] |
+//! | ask granted HTTP origins | [`http`] |
 //! | say something | [`log`] |
 //! | test natively | [`testing`] |
 //!
@@ -45,6 +46,7 @@ mod dispatch;
 mod error;
 pub mod files;
 mod host;
+pub mod http;
 mod input;
 pub mod log;
 mod output;
@@ -67,6 +69,7 @@ pub use partition::Partition;
 /// ```
 pub mod prelude {
     pub use crate::files::Directory;
+    pub use crate::http::Http;
     pub use crate::{CapabilityError, Context, Csv, Error, Input, Json, Output, Partition, Result, asset, log, skip};
 }
 

@@ -27,15 +27,16 @@
 //! assert_eq!(finished.outcome, Outcome::Skipped("nothing was measured".into()));
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::definition::{AssetDefinition, list_assets};
+use crate::definition::{AssetDefinition, Capability, list_assets};
 use crate::dispatch;
 use crate::host::memory::{self, Files, Memory, StoredVersion};
+use crate::host::memory_http::Answers;
 use crate::host::{self, VersionRecord};
 use crate::log::Line;
 use crate::partition::Partition;
@@ -68,6 +69,7 @@ pub struct Job {
     coordinates: Vec<(String, String)>,
     inputs: BTreeMap<String, Vec<Version>>,
     directories: BTreeMap<String, Files>,
+    origins: BTreeMap<String, Answers>,
 }
 
 impl Job {
@@ -87,7 +89,14 @@ impl Job {
             logical_time_ms: 0,
             config: "{}".into(),
         };
-        Self { asset, job, coordinates: Vec::new(), inputs: BTreeMap::new(), directories: BTreeMap::new() }
+        Self {
+            asset,
+            job,
+            coordinates: Vec::new(),
+            inputs: BTreeMap::new(),
+            directories: BTreeMap::new(),
+            origins: BTreeMap::new(),
+        }
     }
 
     /// The key on one dimension. Every dimension needs one, in the order of the declaration.
@@ -134,6 +143,29 @@ impl Job {
         resource_name: &str,
         files: impl IntoIterator<Item = (P, B)>,
     ) -> Self {
+        self.check_is_required(resource_name);
+        let present = files.into_iter().map(|(path, bytes)| (path.into(), bytes.as_ref().to_vec())).collect();
+        self.directories.insert(resource_name.into(), Files { present, staged: BTreeMap::new() });
+        self
+    }
+
+    /// A granted HTTP origin with its answers, each to a request that is written `METHOD path?name=value`, unescaped.
+    /// A request that is listed again gets the next answer; one that is not listed is denied.
+    pub fn http<L: Into<String>, A: Into<Answer>>(
+        mut self,
+        resource_name: &str,
+        answers: impl IntoIterator<Item = (L, A)>,
+    ) -> Self {
+        self.check_is_required(resource_name);
+        let mut listed = Answers::new();
+        for (line, answer) in answers {
+            listed.entry(line.into()).or_insert_with(VecDeque::new).push_back(answer.into());
+        }
+        self.origins.insert(resource_name.into(), listed);
+        self
+    }
+
+    fn check_is_required(&self, resource_name: &str) {
         let required = self.asset.requirements;
         assert!(
             required.iter().any(|requirement| requirement.resource_name == resource_name),
@@ -141,9 +173,6 @@ impl Job {
             self.asset.name,
             names(required.iter().map(|requirement| requirement.resource_name))
         );
-        let present = files.into_iter().map(|(path, bytes)| (path.into(), bytes.as_ref().to_vec())).collect();
-        self.directories.insert(resource_name.into(), Files { present, staged: BTreeMap::new() });
-        self
     }
 
     /// Runs it.
@@ -159,6 +188,7 @@ impl Job {
             metadata: memory.metadata,
             log: memory.log,
             directories: memory.directories.into_iter().map(published).collect(),
+            requests: memory.requests,
         }
     }
 
@@ -169,7 +199,12 @@ impl Job {
         assert_eq!(given, declared, "asset `{}` has other dimensions than its partition gives", self.asset.name);
         for requirement in self.asset.requirements {
             let name = requirement.resource_name;
-            assert!(self.directories.contains_key(name), "asset `{}` requires `{name}`", self.asset.name);
+            let is_given = match requirement.capability {
+                Capability::Files => self.directories.contains_key(name),
+                Capability::Http => self.origins.contains_key(name),
+                Capability::Clock | Capability::Random => true,
+            };
+            assert!(is_given, "asset `{}` requires `{name}`", self.asset.name);
         }
         for input in self.asset.inputs {
             let present = self.inputs.contains_key(input.name);
@@ -194,6 +229,8 @@ impl Job {
         Memory {
             inputs,
             directories: self.directories,
+            origins: self.origins,
+            requests: Vec::new(),
             output: Vec::new(),
             media_type: self.asset.media_type.into(),
             metadata: Vec::new(),
@@ -283,6 +320,39 @@ impl<B: AsRef<[u8]>> From<B> for Version {
     }
 }
 
+/// What an HTTP origin answers, for [`Job::http`]. Bytes or text alone are an answer with the status 200.
+///
+/// ```
+/// use flowstone_sdk::testing::Answer;
+///
+/// let missing = Answer::new(404, "no such item").header("content-type", "text/plain");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// With this status and body.
+    pub fn new(status: u16, body: impl AsRef<[u8]>) -> Self {
+        Self { status, headers: Vec::new(), body: body.as_ref().to_vec() }
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_ascii_lowercase(), value.into()));
+        self
+    }
+}
+
+impl<B: AsRef<[u8]>> From<B> for Answer {
+    fn from(body: B) -> Self {
+        Self::new(200, body)
+    }
+}
+
 /// What came of a [`Job`].
 #[derive(Debug)]
 pub struct Finished {
@@ -298,6 +368,8 @@ pub struct Finished {
     pub log: Vec<Line>,
     /// The directories, as they are after the commit.
     pub directories: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// What was asked of HTTP origins: the origin, the request as [`Job::http`] writes it, its body.
+    pub requests: Vec<(String, String, Vec<u8>)>,
 }
 
 impl Finished {

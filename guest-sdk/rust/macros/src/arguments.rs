@@ -98,7 +98,8 @@ pub(crate) struct Grant {
 }
 
 /// The capabilities by the name that authors write, and their variants.
-const CAPABILITIES: [(&str, &str); 3] = [("files", "Files"), ("clock", "Clock"), ("random", "Random")];
+const CAPABILITIES: [(&str, &str); 4] =
+    [("files", "Files"), ("clock", "Clock"), ("random", "Random"), ("http", "Http")];
 
 impl Parse for Grant {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
