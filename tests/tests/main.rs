@@ -9,6 +9,7 @@ mod embedded;
 mod examples;
 mod faults;
 mod hostile;
+mod http;
 mod scenarios;
 mod store;
 mod structure;
