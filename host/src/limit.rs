@@ -274,6 +274,73 @@ pub const CLOCK_STEP_NANOS: u64 = 1_000;
 /// Bytes of randomness that one call returns.
 pub const RANDOM_BYTES_MAX: u64 = 1 << 20;
 
+// ---- http ----
+
+/// Bytes of a URL, a base or a whole one: what servers and proxies commonly accept.
+pub const HTTP_URL_BYTES_MAX: usize = 8 << 10;
+/// Headers that a grant may name, a guest may send with one request, and an answer may have.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Networks that one resource may name.
+pub const HTTP_NETWORKS_MAX: usize = 64;
+/// Credentials of one resource: a header and a parameter, and room for odd ones.
+pub const HTTP_CREDENTIALS_MAX: usize = 8;
+/// Bytes of the certificate authorities of one resource: a bundle of all that browsers trust has 220 KiB.
+pub const HTTP_CA_BYTES_MAX: usize = 512 << 10;
+/// Until a connection is there, when the manifest is silent.
+pub const HTTP_CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// Until an answer begins, when the manifest is silent.
+pub const HTTP_FIRST_BYTE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Of one request, when the manifest is silent: what clients commonly have.
+pub const HTTP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// The longest of these that a manifest may ask for: an attempt rarely lasts longer.
+pub const HTTP_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// Requests of one attempt, when the manifest is silent.
+pub const HTTP_REQUESTS_DEFAULT: u32 = 100;
+/// Requests of one attempt: each answer leaves a digest of 32 bytes until the attempt ends.
+pub const HTTP_REQUESTS_MAX: u32 = 100_000;
+/// Requests and open answers at once, when the manifest is silent.
+pub const HTTP_IN_FLIGHT_DEFAULT: u32 = 4;
+/// Requests and open answers at once: each is a connection, a descriptor and its buffers.
+pub const HTTP_IN_FLIGHT_MAX: u32 = 64;
+/// Of one request's body, when the manifest is silent.
+pub const HTTP_REQUEST_BYTES_DEFAULT: u64 = MIB;
+/// Of one request's body: the host holds it whole, so that it can be sent again, and one call moves no more.
+pub const HTTP_REQUEST_BYTES_MAX: u64 = 8 * MIB;
+/// Of the headers of a request and the head of an answer, when the manifest is silent.
+pub const HTTP_HEADER_BYTES_DEFAULT: u64 = 16 * KIB;
+/// Of the headers of a request and the head of an answer: held in memory for each open answer.
+pub const HTTP_HEADER_BYTES_MAX: u64 = 64 * KIB;
+/// Of one answer's body, when the manifest is silent.
+pub const HTTP_RESPONSE_BYTES_DEFAULT: u64 = 16 * MIB;
+/// Of one answer's body: it is streamed, so only time and the other side's patience bound it.
+pub const HTTP_RESPONSE_BYTES_MAX: u64 = 64 * GIB;
+/// Times that the host sends a request again, when the manifest is silent: three requests in all.
+pub const HTTP_RETRIES_DEFAULT: u32 = 2;
+/// Times that the host sends a request again: past that, the job's own retry policy is the better place.
+pub const HTTP_RETRIES_MAX: u32 = 10;
+/// The first wait before a request is sent again; each further one is twice as long...
+pub const HTTP_RETRY_WAIT_BASE: Duration = Duration::from_millis(100);
+/// ...up to this.
+pub const HTTP_RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The longest `retry-after` that is waited for within a request: a longer one is the job's to wait.
+pub const HTTP_RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// Redirects that one request follows: what a login and a moved path take.
+pub const HTTP_REDIRECTS_MAX: u32 = 5;
+/// Addresses of one name that are checked and tried.
+pub const HTTP_ADDRESSES_MAX: usize = 16;
+/// The smallest buffer that the client's parser takes, and what it reads at a time.
+pub const HTTP_BUFFER_BYTES_MIN: usize = 8 << 10;
+/// Bytes that an answer's head may take on the wire beyond its grant: interim answers, and what was read ahead.
+pub const HTTP_HEAD_SLACK_BYTES: u64 = 256 * KIB;
+/// Permits of a rate in one period.
+pub const HTTP_RATE_MAX: u32 = 1_000_000;
+/// The longest period of a rate.
+pub const HTTP_RATE_PERIOD_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Bytes, as they lie in memory, of one set of headers that a guest builds through `wasi:http`.
+pub const WASI_HTTP_FIELDS_BYTES_MAX: usize = 16 << 10;
+/// Bytes of one write to an outgoing body of `wasi:http`: as many wait in each body that a guest has begun.
+pub const WASI_HTTP_WRITE_BYTES_MAX: usize = 16 << 10;
+
 // ---- engine ----
 
 /// Bytes of an uploaded component: a Python asset is 18 MB, of which 12 are its memory.
@@ -306,8 +373,8 @@ pub const FUEL_YIELD_INTERVAL: u64 = 10_000_000;
 pub const HOSTCALL_BYTES_MAX: usize = 16 << 20;
 /// Handles that a guest holds at once.
 pub const HANDLES_MAX: usize = 10_000;
-/// Things that the host keeps for a guest's handles of the WASI baseline.
-pub const HOST_RESOURCES_MAX: usize = 10_000;
+/// Things that the host keeps for a guest's handles of WASI: a set of headers or a begun body takes up to 32 KiB.
+pub const HOST_RESOURCES_MAX: usize = 2_000;
 /// Fuel of instantiation: start functions are guest code, and interpreters initialise in them.
 pub const INSTANTIATE_FUEL: u64 = 2_000_000_000;
 /// Wall clock of instantiation.

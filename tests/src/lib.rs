@@ -12,6 +12,7 @@ pub mod pipeline;
 mod program;
 pub mod proxy;
 mod state;
+pub mod web;
 
 pub use database::Database;
 pub use mount::Mount;

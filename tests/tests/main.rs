@@ -12,6 +12,7 @@ mod faults;
 mod findings;
 mod grants;
 mod hostile;
+mod http;
 mod release;
 mod scenarios;
 mod store;

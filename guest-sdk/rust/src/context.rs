@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::files::Directory;
 use crate::host::{self, Job};
+use crate::http::Http;
 use crate::input::Input;
 use crate::output::OutputStream;
 use crate::partition::Partition;
@@ -137,6 +138,12 @@ impl Context {
     /// A secret that an operator lets the asset read. Declare it with `requires(token = secret("signs the report"))`.
     pub fn secret(&self, resource_name: &str) -> Result<Secret> {
         Secret::reveal(resource_name)
+    }
+
+    /// An HTTP origin that an operator granted under this name. Declare it with
+    /// `requires(api = http("reads the day's rates"))`.
+    pub fn http(&self, resource_name: &str) -> Result<Http> {
+        Http::open(resource_name)
     }
 
     /// The output, as a stream. A value that the asset returns comes after what was written here.

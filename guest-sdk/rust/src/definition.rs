@@ -140,4 +140,6 @@ pub enum Capability {
     Secret,
     /// Real randomness: `wasi:random` then gives it, instead of numbers that follow from the recipe.
     Random,
+    /// An HTTP origin: see [`crate::http`].
+    Http,
 }

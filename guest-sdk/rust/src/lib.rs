@@ -34,6 +34,7 @@
 //! | fail, ask for another attempt, or have nothing to make | [`Error`], [`skip`] |
 //! | read and write granted directories | [`files`] |
 //! | read granted secrets | [`secrets`] |
+//! | ask granted HTTP origins | [`http`] |
 //! | say something | [`log`] |
 //! | test natively | [`testing`] |
 //!
@@ -46,6 +47,7 @@ mod dispatch;
 mod error;
 pub mod files;
 mod host;
+pub mod http;
 mod input;
 pub mod log;
 mod output;
@@ -69,6 +71,7 @@ pub use partition::Partition;
 /// ```
 pub mod prelude {
     pub use crate::files::Directory;
+    pub use crate::http::Http;
     pub use crate::{CapabilityError, Context, Csv, Error, Input, Json, Output, Partition, Result, asset, log, skip};
 }
 

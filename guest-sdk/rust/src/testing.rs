@@ -36,6 +36,7 @@ use serde::de::DeserializeOwned;
 use crate::definition::{AssetDefinition, Capability, list_assets};
 use crate::dispatch;
 use crate::host::memory::{self, Files, Memory, StoredVersion};
+use crate::host::memory_http::Answers;
 use crate::host::{self, VersionRecord};
 use crate::log::Line;
 use crate::partition::Partition;
@@ -69,6 +70,7 @@ pub struct Job {
     inputs: BTreeMap<String, Vec<Version>>,
     directories: BTreeMap<String, Files>,
     secrets: BTreeMap<String, Vec<u8>>,
+    origins: BTreeMap<String, Answers>,
 }
 
 impl Job {
@@ -95,6 +97,7 @@ impl Job {
             inputs: BTreeMap::new(),
             directories: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            origins: BTreeMap::new(),
         }
     }
 
@@ -155,6 +158,22 @@ impl Job {
         self
     }
 
+    /// A granted HTTP origin with its answers, each to a request that is written `METHOD path?name=value`, unescaped.
+    /// A request that is listed again gets the next answer; one that is not listed is denied.
+    pub fn http<L: Into<String>, A: Into<Answer>>(
+        mut self,
+        resource_name: &str,
+        answers: impl IntoIterator<Item = (L, A)>,
+    ) -> Self {
+        self.check_is_required(resource_name);
+        let mut listed = Answers::new();
+        for (line, answer) in answers {
+            listed.entry(line.into()).or_default().push_back(answer.into());
+        }
+        self.origins.insert(resource_name.into(), listed);
+        self
+    }
+
     fn check_is_required(&self, resource_name: &str) {
         let required = self.asset.requirements;
         assert!(
@@ -178,6 +197,7 @@ impl Job {
             metadata: memory.metadata,
             log: memory.log,
             directories: memory.directories.into_iter().map(published).collect(),
+            requests: memory.requests,
         }
     }
 
@@ -188,13 +208,14 @@ impl Job {
         assert_eq!(given, declared, "asset `{}` has other dimensions than its partition gives", self.asset.name);
         for requirement in self.asset.requirements {
             let name = requirement.resource_name;
-            let given = match requirement.capability {
+            let is_given = match requirement.capability {
                 Capability::Files => self.directories.contains_key(name),
                 Capability::Secret => self.secrets.contains_key(name),
+                Capability::Http => self.origins.contains_key(name),
                 // A native build has the machine's own.
                 Capability::Clock | Capability::Random => true,
             };
-            assert!(given, "asset `{}` requires `{name}`", self.asset.name);
+            assert!(is_given, "asset `{}` requires `{name}`", self.asset.name);
         }
         for input in self.asset.inputs {
             let present = self.inputs.contains_key(input.name);
@@ -220,6 +241,8 @@ impl Job {
             inputs,
             directories: self.directories,
             secrets: self.secrets,
+            origins: self.origins,
+            requests: Vec::new(),
             output: Vec::new(),
             media_type: self.asset.media_type.into(),
             metadata: Vec::new(),
@@ -309,6 +332,39 @@ impl<B: AsRef<[u8]>> From<B> for Version {
     }
 }
 
+/// What an HTTP origin answers, for [`Job::http`]. Bytes or text alone are an answer with the status 200.
+///
+/// ```
+/// use flowstone_sdk::testing::Answer;
+///
+/// let missing = Answer::new(404, "no such item").header("content-type", "text/plain");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// With this status and body.
+    pub fn new(status: u16, body: impl AsRef<[u8]>) -> Self {
+        Self { status, headers: Vec::new(), body: body.as_ref().to_vec() }
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_ascii_lowercase(), value.into()));
+        self
+    }
+}
+
+impl<B: AsRef<[u8]>> From<B> for Answer {
+    fn from(body: B) -> Self {
+        Self::new(200, body)
+    }
+}
+
 /// What came of a [`Job`].
 #[derive(Debug)]
 pub struct Finished {
@@ -324,6 +380,8 @@ pub struct Finished {
     pub log: Vec<Line>,
     /// The directories, as they are after the commit.
     pub directories: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// What was asked of HTTP origins: the origin, the request as [`Job::http`] writes it, its body.
+    pub requests: Vec<(String, String, Vec<u8>)>,
 }
 
 impl Finished {

@@ -3,17 +3,11 @@
 //! Whatever is wrong is answered at once: with the manifest, with any of its components, and with how they fit. No code
 //! of a component runs before it was inspected, and `describe` runs without grants.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::Read as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fs, io::Read as _, path::Path, sync::Arc};
 
 use super::{
     App, AppError,
-    resource::{folder_of, missing, placed, record},
+    resource::{folder_of, record, settled},
 };
 use crate::{
     blob::{DigestWriter, Stored},
@@ -40,7 +34,6 @@ pub struct Checked {
     /// Its assets with everything that the manifest decides.
     pub bound: Bound,
     text: String,
-    folder: PathBuf,
     components: Vec<Arc<[u8]>>,
 }
 
@@ -88,10 +81,10 @@ impl App {
         let file = path.display().to_string();
         let text = read_text(&path)?;
         let registered = self.list_registered_resources().await?;
-        let parsed = parse_manifest(&file, &text, &registered).map_err(AppError::Invalid)?;
+        let mut parsed = parse_manifest(&file, &text, &registered).map_err(AppError::Invalid)?;
         let folder = folder_of(&path)?;
 
-        let mut mistakes = self.check_resources(&parsed, &folder);
+        let mut mistakes = self.settle_resources(&mut parsed, &folder);
         let mut components = Vec::new();
         let mut described = Vec::new();
         for source in &parsed.components {
@@ -114,7 +107,7 @@ impl App {
             return Err(AppError::Invalid(mistakes));
         }
         let bound = validate(&described, &parsed).map_err(AppError::Invalid)?;
-        Ok(Checked { manifest: parsed, bound, text, folder, components })
+        Ok(Checked { manifest: parsed, bound, text, components })
     }
 
     /// Writes a checked pipeline as a new version, unless the newest one is the same.
@@ -203,29 +196,39 @@ impl App {
         Ok((inspection, assets))
     }
 
-    /// Directories that are not there; and, where resources are an operator's alone, all that the manifest declares.
-    fn check_resources(&self, manifest: &Manifest, folder: &Path) -> Vec<Diagnostic> {
-        let declared = manifest.resources.iter();
-        let mistakes = declared.filter_map(|(name, resource)| match self.manifest_resources {
-            true => missing(name, &placed(resource, folder)),
-            false => Some(Diagnostic {
-                file: String::new(),
-                place: None,
-                key: format!("resources.{name}"),
-                message: "here a resource is registered by an operator, not declared by a pipeline".to_owned(),
-                fix: Some(format!(
-                    "register it with `flowstone resource add {} {name}` and remove the section; \
-                     or allow such sections with FLOWSTONE_MANIFEST_RESOURCES=allow",
-                    manifest.file
-                )),
-            }),
-        });
-        let at = |mistake: Diagnostic| Diagnostic {
+    /// Makes the manifest's resources independent of where it is, or says what is wrong with them: what is not there, and,
+    /// where resources are an operator's alone, every one of them.
+    fn settle_resources(&self, manifest: &mut Manifest, folder: &Path) -> Vec<Diagnostic> {
+        let mut mistakes = Vec::new();
+        for (name, resource) in &mut manifest.resources {
+            let mistake = match self.manifest_resources {
+                true => match settled(name, resource, folder) {
+                    Ok(settled) => {
+                        *resource = settled;
+                        continue;
+                    }
+                    Err(mistake) => mistake,
+                },
+                false => Diagnostic {
+                    file: String::new(),
+                    place: None,
+                    key: format!("resources.{name}"),
+                    message: "here a resource is registered by an operator, not declared by a pipeline".to_owned(),
+                    fix: Some(format!(
+                        "register it with `flowstone resource add {} {name}` and remove the section; \
+                         or allow such sections with FLOWSTONE_MANIFEST_RESOURCES=allow",
+                        manifest.file
+                    )),
+                },
+            };
+            mistakes.push((format!("resources.{name}"), mistake));
+        }
+        let place = |(key, mistake): (String, Diagnostic)| Diagnostic {
             file: manifest.file.clone(),
-            place: manifest.place(mistake.key.trim_end_matches(".path")),
+            place: manifest.place(&key),
             ..mistake
         };
-        mistakes.map(at).collect()
+        mistakes.into_iter().map(place).collect()
     }
 
     async fn no_such_pipeline(&self, name: &str) -> Result<AppError, AppError> {
@@ -261,7 +264,7 @@ impl Checked {
         let mut digest = DigestWriter::default();
         let mut resources = Vec::new();
         for (name, resource) in &self.manifest.resources {
-            let record = record(name.clone(), &placed(resource, &self.folder))?;
+            let record = record(name.clone(), resource)?;
             digest.field(name.as_bytes());
             digest.field(record.settings.to_string().as_bytes());
             resources.push(record);

@@ -3,13 +3,17 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
 use super::{App, AppError, Pipeline, deploy::read_text};
 use crate::{
+    capability::http::authority_mistake,
+    limit::HTTP_CA_BYTES_MAX,
     pipeline::{
         diagnostic::Diagnostic,
+        http::HttpResource,
         manifest::parse_resources,
         resource::{Resource, SecretSource},
     },
@@ -29,13 +33,15 @@ impl App {
         }
         let folder = folder_of(file)?;
         let wanted = declared.into_iter().filter(|(name, _)| names.is_empty() || names.contains(name));
-        let mut records = Vec::new();
+        let (mut records, mut mistakes) = (Vec::new(), Vec::new());
         for (name, resource) in wanted {
-            let resource = placed(&resource, &folder);
-            if let Some(mistake) = missing(&name, &resource) {
-                return Err(AppError::Invalid(vec![Diagnostic { file: shown, ..mistake }]));
+            match settled(&name, &resource, &folder) {
+                Ok(settled) => records.push(record(name, &settled)?),
+                Err(mistake) => mistakes.push(Diagnostic { file: shown.clone(), ..mistake }),
             }
-            records.push(record(name, &resource)?);
+        }
+        if !mistakes.is_empty() {
+            return Err(AppError::Invalid(mistakes));
         }
         if records.is_empty() {
             return Err(AppError::Usage(format!(
@@ -85,26 +91,51 @@ pub(super) fn folder_of(file: &Path) -> Result<PathBuf, AppError> {
     fs::canonicalize(folder).map_err(|error| AppError::host("find the manifest's folder", error))
 }
 
-/// A resource whose paths no longer depend on where its manifest is.
-pub(super) fn placed(resource: &Resource, folder: &Path) -> Resource {
-    let place = |path: &String| folder.join(path).display().to_string();
+/// A resource that no longer depends on where its manifest is: paths are absolute, and what another machine would not have
+/// is part of it. Or what is wrong with it, which is the operator's to mend, and better known now than when a job runs.
+pub(super) fn settled(name: &str, resource: &Resource, folder: &Path) -> Result<Resource, Diagnostic> {
+    let place = |path: &str| folder.join(path).display().to_string();
+    let mistake = |key: &str, message: String, fix: &str| Diagnostic {
+        file: String::new(),
+        place: None,
+        key: format!("resources.{name}.{key}"),
+        message,
+        fix: Some(fix.to_owned()),
+    };
     match resource {
-        Resource::Directory { path, access } => Resource::Directory { path: place(path), access: *access },
-        Resource::Secret { source: SecretSource::File(path) } => {
-            Resource::Secret { source: SecretSource::File(place(path)) }
+        Resource::Directory { path, access } => {
+            let path = place(path);
+            if !Path::new(&path).is_dir() {
+                let fix = "make it, or mend `path`, which is relative to the manifest";
+                return Err(mistake("path", format!("there is no directory at {path}"), fix));
+            }
+            Ok(Resource::Directory { path, access: *access })
         }
-        other => other.clone(),
+        Resource::Secret { source: SecretSource::File(path) } => {
+            Ok(Resource::Secret { source: SecretSource::File(place(path)) })
+        }
+        Resource::Http(HttpResource { ca: Some(path), .. }) => {
+            let fix = "name a PEM file of certificates, relative to the manifest";
+            let pem = read_authority(&folder.join(path)).map_err(|message| mistake("ca", message, fix))?;
+            let Resource::Http(http) = resource else { unreachable!("it was just matched") };
+            Ok(Resource::Http(HttpResource { ca: Some(pem), ..http.clone() }))
+        }
+        other => Ok(other.clone()),
     }
 }
 
-/// A directory that is not there is the operator's mistake, and better known now than when a job runs.
-pub(super) fn missing(name: &str, placed: &Resource) -> Option<Diagnostic> {
-    let Resource::Directory { path, .. } = placed else { return None };
-    (!Path::new(path).is_dir()).then(|| Diagnostic {
-        file: String::new(),
-        place: None,
-        key: format!("resources.{name}.path"),
-        message: format!("there is no directory at {path}"),
-        fix: Some("make it, or mend `path`, which is relative to the manifest".to_owned()),
-    })
+/// Certificate authorities become part of the resource: the worker that trusts them may be another machine.
+fn read_authority(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let file = fs::File::open(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let mut pem = String::new();
+    let read = file.take(HTTP_CA_BYTES_MAX as u64 + 1).read_to_string(&mut pem);
+    read.map_err(|error| format!("cannot read {shown}: {error}"))?;
+    if pem.len() > HTTP_CA_BYTES_MAX {
+        return Err(format!("{shown} has more than {HTTP_CA_BYTES_MAX} bytes"));
+    }
+    match authority_mistake(&pem) {
+        Some(mistake) => Err(format!("{shown} cannot be used: {mistake}")),
+        None => Ok(pem),
+    }
 }

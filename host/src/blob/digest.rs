@@ -67,7 +67,7 @@ impl<'de> serde::Deserialize<'de> for Digest {
 }
 
 /// Digests what is written to it, piece by piece.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DigestWriter(Sha256);
 
 impl DigestWriter {

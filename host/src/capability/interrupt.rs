@@ -32,6 +32,14 @@ impl Interrupt {
         Self { deadline: deadline.min(self.deadline), cancel: self.cancel.clone() }
     }
 
+    /// Resolves once the attempt must end.
+    pub async fn ended(&self) {
+        tokio::select! {
+            () = self.cancel.cancelled() => {}
+            () = tokio::time::sleep_until(self.deadline.into()) => {}
+        }
+    }
+
     /// An error once the attempt must end.
     pub fn check(&self) -> Result<(), Abort> {
         if Instant::now() >= self.deadline || self.cancel.is_cancelled() {

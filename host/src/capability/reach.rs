@@ -1,6 +1,6 @@
 //! What an attempt can reach: everything that its grants opened for it, by value.
 
-use super::{files::Directory, secrets::GrantedSecret};
+use super::{files::Directory, http::HttpReach, secrets::GrantedSecret};
 use crate::pipeline::asset::Capability;
 
 /// The open ends of an attempt's grants. Empty reaches nothing.
@@ -14,6 +14,8 @@ pub struct Reach {
     pub clock: Option<String>,
     /// Granted randomness, by its name. The numbers themselves come with the attempt's seed.
     pub random: Option<String>,
+    /// Granted HTTP origins.
+    pub http: Option<HttpReach>,
 }
 
 impl Reach {
@@ -23,6 +25,7 @@ impl Reach {
         let clock = self.clock.as_ref().map(|_| Capability::Clock);
         let random = self.random.as_ref().map(|_| Capability::Random);
         let secrets = (!self.secrets.is_empty()).then_some(Capability::Secret);
-        [directories, clock, random, secrets].into_iter().flatten()
+        let http = self.http.as_ref().map(|_| Capability::Http);
+        [directories, clock, random, secrets, http].into_iter().flatten()
     }
 }

@@ -82,7 +82,7 @@ pub(super) async fn describe(
         blobs,
         interrupt: interrupt.clone(),
     });
-    let state = state.map_err(|error| DescribeFailure::Host(error.to_string()))?;
+    let state = state.map_err(DescribeFailure::Host)?;
     let host = |error: wasmtime::Error| DescribeFailure::Host(format!("{error:#}"));
     let mut store = sandbox::store(engine.running(), state).map_err(host)?;
     let mut is_started = false;

@@ -102,7 +102,10 @@ const BASELINE: &[&str] = &[
 ];
 
 /// What is there only by grant.
-const CAPABILITIES: [Capability; 2] = [Capability::Files, Capability::Secret];
+const CAPABILITIES: [Capability; 3] = [Capability::Files, Capability::Secret, Capability::Http];
+
+/// The interfaces of WASI 0.2 through which granted HTTP origins are reached too.
+const WASI_HTTP: &[&str] = &["wasi:http/outgoing-handler", "wasi:http/types"];
 
 /// Inspects a component; or says everything that is wrong with it.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, Vec<Problem>> {
@@ -400,6 +403,9 @@ impl RawImport {
             return Some(ImportClass::Ours);
         }
         let is_wasi_02 = self.name.split_once('@').is_some_and(|(_, version)| version.starts_with("0.2."));
+        if is_wasi_02 && WASI_HTTP.contains(&interface) {
+            return Some(ImportClass::Capability(Capability::Http));
+        }
         (is_wasi_02 && BASELINE.contains(&interface)).then_some(ImportClass::Baseline)
     }
 
@@ -517,7 +523,7 @@ mod tests {
     #[test]
     fn unknown_imports_are_all_named_with_what_to_do() {
         check_component(
-            r#"(import "wasi:http/outgoing-handler@0.2.9" (instance))
+            r#"(import "wasi:http/incoming-handler@0.2.9" (instance))
                (import "wasi:cli/run@0.3.0" (instance))
                (import "flowstone:asset/log@0.2.0" (instance))
                (import "acme:thing/api@1.0.0" (instance))

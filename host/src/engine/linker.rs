@@ -6,20 +6,36 @@
 
 use std::sync::OnceLock;
 
-use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
+use wasmtime::{
+    StoreContextMut,
+    component::{HasData, HasSelf, Linker, Resource, ResourceTable},
+};
 use wasmtime_wasi::{
     filesystem::{WasiFilesystem, WasiFilesystemCtxView},
     p2::bindings::{cli, clocks, filesystem, random, sockets},
     sockets::{WasiSockets, WasiSocketsCtxView},
 };
+use wasmtime_wasi_http::{
+    RequestOptions, WasiHttp, WasiHttpCtxView,
+    p2::{bindings::http as wasi_http, types::HostOutgoingRequest},
+};
 use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::sandbox::State;
 use crate::{
-    bindings::flowstone::asset::{context, files, inputs, log, output, secrets, types},
+    bindings::flowstone::asset::{context, files, http, inputs, log, output, secrets, types},
     capability::{
-        Ungranted, clock::ClockView, context::Context, files::Files, inputs::Inputs, log::Log, output::Output,
-        process::ProcessView, random::Random, secrets::Secrets,
+        Ungranted,
+        clock::ClockView,
+        context::Context,
+        files::Files,
+        http::{Http, deny_handle},
+        inputs::Inputs,
+        log::Log,
+        output::Output,
+        process::ProcessView,
+        random::Random,
+        secrets::Secrets,
     },
     pipeline::asset::Capability,
 };
@@ -30,7 +46,7 @@ pub struct Granted(usize);
 
 /// The capabilities with an interface of their own, each a bit of the set. The others change what is behind the WASI
 /// baseline, which is always linked.
-const WITH_INTERFACE: [Capability; 2] = [Capability::Files, Capability::Secret];
+const WITH_INTERFACE: [Capability; 3] = [Capability::Files, Capability::Secret, Capability::Http];
 
 impl Granted {
     /// How many sets there are.
@@ -111,7 +127,31 @@ pub fn linker(engine: &wasmtime::Engine, granted: Granted) -> wasmtime::Result<L
         true => secrets::add_to_linker::<_, HasSelf<Secrets>>(l, |state| &mut state.secrets)?,
         false => secrets::add_to_linker::<_, HasSelf<Ungranted>>(l, |state| &mut state.ungranted)?,
     }
+    match granted.has(Capability::Http) {
+        true => {
+            http::add_to_linker::<_, HasSelf<Http>>(l, |state| &mut state.http)?;
+            wasi_http::outgoing_handler::add_to_linker::<_, WasiHttp>(l, wasi_http_view)?;
+        }
+        false => {
+            http::add_to_linker::<_, HasSelf<Ungranted>>(l, |state| &mut state.ungranted)?;
+            let mut handler = l.instance(OUTGOING_HANDLER)?;
+            type Arguments = (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>);
+            handler.func_wrap("handle", |mut store: StoreContextMut<'_, State>, (request, _): Arguments| {
+                let state = store.data_mut();
+                Ok((deny_handle(&mut state.ungranted, &mut state.table, request)?,))
+            })?;
+        }
+    }
+    // Values of requests and answers: they reach nothing.
+    wasi_http::types::add_to_linker::<_, WasiHttp>(l, &wasi_http::types::LinkOptions::default(), wasi_http_view)?;
     Ok(linker)
+}
+
+/// With the version that the library binds; later and earlier ones of 0.2 are the same to the linker.
+const OUTGOING_HANDLER: &str = "wasi:http/outgoing-handler@0.2.12";
+
+fn wasi_http_view(state: &mut State) -> WasiHttpCtxView<'_> {
+    state.http.wasi_view(&mut state.table)
 }
 
 struct Tables;

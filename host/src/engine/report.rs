@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{sandbox::State, verdict::Verdict};
-use crate::capability::{Abort, Denial, Use, files::StagedFile, inputs::InputRead, log::Lines, output::Finished};
+use crate::capability::{
+    Abort, Denial, Use, files::StagedFile, inputs::InputRead, log::Lines, output::Finished, outside::OutsideRead,
+};
 
 /// The end of one attempt.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub struct Report {
     pub denials: Vec<Denial>,
     /// What it did with what it was granted.
     pub uses: Vec<Use>,
+    /// What it read of the world outside that is no directory.
+    pub outside: Vec<OutsideRead>,
     /// From after instantiation.
     pub fuel_used: u64,
     /// Summed over all memories.
@@ -58,6 +62,7 @@ impl Report {
             reads: vec![],
             denials: vec![],
             uses: vec![],
+            outside: vec![],
             fuel_used: 0,
             memory_bytes_peak: 0,
             instantiate_us: 0,
@@ -78,9 +83,14 @@ impl Report {
         denials.extend(state.files.take_denials());
         denials.extend(state.secrets.take_denials());
         denials.extend(state.ungranted.take_denials());
-        let uses =
-            [state.files.take_uses(), state.clock.take_uses(), state.random.take_uses(), state.secrets.take_uses()];
-        let mut uses = uses.concat();
+        let mut uses =
+            [state.files.take_uses(), state.clock.take_uses(), state.random.take_uses(), state.secrets.take_uses()]
+                .concat();
+        // Streams that the guest left open hold the ends of lines; dropping them brings these into the log. Answers
+        // that it left open are counted when they are dropped.
+        drop(state.table);
+        denials.extend(state.http.take_denials());
+        uses.extend(state.http.take_uses());
         // What a guest asks for is text of its own, too.
         for denial in &mut denials {
             for text in [&mut denial.resource, &mut denial.target, &mut denial.remedy] {
@@ -88,12 +98,11 @@ impl Report {
             }
         }
         uses.iter_mut().for_each(|used| state.masks.apply_to(&mut used.target));
-        // Streams that the guest left open hold the ends of lines; dropping them brings these into the log.
-        drop(state.table);
         let mut report = Self {
             explanation,
             denials,
             uses,
+            outside: state.http.reads(),
             log: state.log.take(),
             reads: state.inputs.reads(),
             fuel_used,

@@ -31,11 +31,12 @@ use crate::{
         clock::Clock,
         context::Context,
         files::Files,
+        http::{Http, HttpReach},
         inputs::{InputGrant, Inputs},
         log::Log,
         output::Output,
         random::Random,
-        secrets::Secrets,
+        secrets::{GrantedSecret, Secrets},
     },
     limit::{
         FUEL_YIELD_INTERVAL, HANDLES_MAX, HOST_RESOURCES_MAX, HOSTCALL_BYTES_MAX, INSTANTIATE_FUEL,
@@ -51,6 +52,7 @@ pub struct State {
     pub(super) output: Output,
     pub(super) log: Log,
     pub(super) files: Files,
+    pub(super) http: Http,
     pub(super) ungranted: Ungranted,
     pub(super) clock: Clock,
     pub(super) random: Random,
@@ -77,24 +79,25 @@ pub(super) struct Ingredients<'a> {
 }
 
 impl State {
-    pub(super) fn new(of: Ingredients<'_>) -> Result<Self, globset::Error> {
+    pub(super) fn new(of: Ingredients<'_>) -> Result<Self, String> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HOST_RESOURCES_MAX);
         let asset = of.context.asset.clone();
         let (blobs, tenant) = (of.blobs, of.tenant);
-        let Reach { directories, secrets, clock, random } = of.reach;
-        let secrets = Secrets::new(asset.clone(), secrets);
-        let masks = secrets.masks();
+        let Reach { directories, secrets, clock, random, http } = of.reach;
+        let masks = Masks::of(secrets.iter().map(GrantedSecret::named).chain(http.iter().flat_map(HttpReach::secrets)));
         Ok(Self {
             clock: clock.map_or_else(|| Clock::at(of.context.logical_time_ms), Clock::real),
             context: of.context,
             output: Output::new(&blobs, &tenant, of.limits.output_bytes, of.media_type),
             inputs: Inputs::new(of.inputs, blobs.clone(), tenant.clone()),
             log: Log::new(of.limits.log_bytes, masks.clone()),
-            files: Files::new(asset.clone(), directories, blobs, tenant, of.interrupt.clone())?,
+            files: Files::new(asset.clone(), directories, blobs, tenant, of.interrupt.clone())
+                .map_err(|error| format!("a granted glob is not one: {error}"))?,
+            http: Http::new(asset.clone(), http, of.interrupt.clone())?,
+            secrets: Secrets::new(asset.clone(), secrets),
             ungranted: Ungranted::new(asset),
             random: Random::new(of.seed, random),
-            secrets,
             masks,
             no_directories: WasiFilesystemCtx::default(),
             no_sockets: WasiSocketsCtx::default(),
@@ -160,7 +163,7 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
     };
     let state = match State::new(ingredients) {
         Ok(state) => state,
-        Err(error) => return Report::empty(Verdict::HostFault(format!("a granted glob is not one: {error}"))),
+        Err(error) => return Report::empty(Verdict::HostFault(error)),
     };
     let mut store = match store(engine.running(), state) {
         Ok(store) => store,

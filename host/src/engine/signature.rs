@@ -210,6 +210,7 @@ mod tests {
             [
                 "flowstone:asset/context",
                 "flowstone:asset/files",
+                "flowstone:asset/http",
                 "flowstone:asset/inputs",
                 "flowstone:asset/log",
                 "flowstone:asset/output",

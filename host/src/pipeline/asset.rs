@@ -158,7 +158,7 @@ pub struct Requirement {
 pub enum Capability {
     /// A directory.
     Files,
-    /// An HTTP origin. Reserved.
+    /// An HTTP origin.
     Http,
     /// A bucket. Reserved.
     KeyValue,

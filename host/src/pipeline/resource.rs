@@ -6,7 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{asset::Capability, quantity::bytes_text};
+use super::{
+    asset::Capability,
+    http::{HttpGrant, HttpResource},
+    quantity::bytes_text,
+};
 use crate::blob::DigestWriter;
 
 /// Something outside the sandbox.
@@ -29,6 +33,8 @@ pub enum Resource {
         /// Where they are.
         source: SecretSource,
     },
+    /// An HTTP origin.
+    Http(HttpResource),
 }
 
 /// Where a secret's bytes are.
@@ -51,6 +57,7 @@ impl Resource {
             Self::Clock => Capability::Clock,
             Self::Random => Capability::Random,
             Self::Secret { .. } => Capability::Secret,
+            Self::Http(_) => Capability::Http,
         }
     }
 }
@@ -67,6 +74,8 @@ pub enum Grant {
     Random(PlainGrant),
     /// A secret that the code may read.
     Secret(PlainGrant),
+    /// An HTTP origin, or some of its paths.
+    Http(HttpGrant),
 }
 
 /// A right that cannot be narrowed.
@@ -117,6 +126,7 @@ impl Grant {
         match self {
             Self::Files(grant) => &grant.resource,
             Self::Clock(grant) | Self::Random(grant) | Self::Secret(grant) => &grant.resource,
+            Self::Http(grant) => &grant.resource,
         }
     }
 
@@ -127,6 +137,7 @@ impl Grant {
             Self::Clock(_) => Capability::Clock,
             Self::Random(_) => Capability::Random,
             Self::Secret(_) => Capability::Secret,
+            Self::Http(_) => Capability::Http,
         }
     }
 
@@ -151,6 +162,7 @@ impl Grant {
             Self::Clock(_) => "the real time".to_owned(),
             Self::Random(_) => "real randomness".to_owned(),
             Self::Secret(_) => "reveal".to_owned(),
+            Self::Http(grant) => format!("{} {} of {}", grant.methods.join(" "), grant.paths.join(" "), grant.url),
         }
     }
 
@@ -161,10 +173,25 @@ impl Grant {
             (Self::Files(grant), Resource::Directory { access: Access::Read, .. }) if grant.access != Access::Read => {
                 Some("the resource may only be read".to_owned())
             }
+            (Self::Http(grant), Resource::Http(http)) if grant.url != http.url => {
+                Some(format!("the resource is at {} now; deploy the pipeline again", http.url))
+            }
+            (Self::Http(grant), Resource::Http(http)) => {
+                let beyond = grant.methods.iter().find(|method| !http.methods.contains(method));
+                beyond.map(|method| format!("the resource does not allow {method}"))
+            }
             _ if self.capability() != resource.capability() => {
                 let (is, needs) = (resource.capability().resource_kind(), self.capability().resource_kind());
                 Some(format!("the resource is a {is}, not a {needs}"))
             }
+            _ => None,
+        }
+    }
+
+    /// The grant of an HTTP origin, if it is one.
+    pub fn http(&self) -> Option<&HttpGrant> {
+        match self {
+            Self::Http(grant) => Some(grant),
             _ => None,
         }
     }
@@ -174,7 +201,7 @@ impl Grant {
         match self {
             Self::Files(grant) => grant.access == Access::Read,
             // What a secret holds is no part of a recipe: another one would not make anything stale.
-            Self::Clock(_) | Self::Random(_) | Self::Secret(_) => false,
+            Self::Clock(_) | Self::Random(_) | Self::Secret(_) | Self::Http(_) => false,
         }
     }
 
@@ -196,6 +223,18 @@ impl Grant {
                 writer.field(self.capability().name().as_bytes());
                 writer.field(grant.resource.as_bytes());
             }
+            Self::Http(grant) => {
+                writer.field(b"http");
+                writer.field(grant.resource.as_bytes());
+                writer.field(grant.url.as_bytes());
+                for list in [&grant.methods, &grant.paths, &grant.headers] {
+                    let mut list: Vec<&str> = list.iter().map(|text| &**text).collect();
+                    list.sort_unstable();
+                    list.dedup();
+                    writer.field(&(list.len() as u64).to_le_bytes());
+                    list.iter().for_each(|text| writer.field(text.as_bytes()));
+                }
+            }
         }
     }
 }
@@ -214,6 +253,7 @@ impl Capability {
         match self {
             Self::Files => &["path = \"...\""],
             Self::Secret => &["sealed = true"],
+            Self::Http => &["url = \"https://...\""],
             _ => &[],
         }
     }
@@ -223,6 +263,7 @@ impl Capability {
         match self {
             Self::Files => "{ access = \"read\", paths = [\"**\"] }",
             Self::Secret => "{ reveal = true }",
+            Self::Http => "{ methods = [\"GET\"], paths = [\"**\"] }",
             _ => "{}",
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     id::{AttemptId, MaterializationId},
     limit::SOURCE_CHANGES_MAX,
     pipeline::recipe::version_digest,
-    store::commit::{AttemptRecord, Counts, Ending, FinishedJob, NewMaterialization, NewStagedFile},
+    store::commit::{AttemptRecord, Counts, Ending, ExternalRead, FinishedJob, NewMaterialization, NewStagedFile},
 };
 
 /// Runs prepared jobs, each on the guests' runtime as soon as a slot is free, until nothing is left.
@@ -57,7 +57,7 @@ fn panicked(panic: &tokio::task::JoinError) -> Obstacle {
 
 async fn execute(shared: &Arc<Shared>, prepared: Prepared) -> FinishedJob {
     let Prepared { job, mut attempt, stop } = prepared;
-    match open_reach(shared, &job.claim.tenant, &job.asset.bound.grants, &job.resources).await {
+    match open_reach(shared, &job).await {
         Ok(reach) => attempt.reach = reach,
         Err(obstacle) => {
             let (claim, run, name) = (job.claim.clone(), job.run, job.name());
@@ -182,6 +182,13 @@ fn materialized(job: &KnownJob, report: &Report, attempt: AttemptId, shared: &Sh
             Change::Remove => None,
         },
     });
+    let outside = report.outside.iter().map(|read| ExternalRead {
+        resource: read.resource.clone(),
+        kind: read.capability.resource_kind(),
+        digest: read.digest,
+        items: read.items,
+        size_bytes: read.bytes,
+    });
     let mut reads: HashMap<(&str, u32), u64> = HashMap::new();
     for read in &report.reads {
         *reads.entry((&read.input, read.index)).or_default() += read.bytes_read;
@@ -207,7 +214,7 @@ fn materialized(job: &KnownJob, report: &Report, attempt: AttemptId, shared: &Sh
         engine_id: shared.engine.id().to_owned(),
         reused_from: None,
         edges: job.edges(|input, index| reads.get(&(input, index)).copied().unwrap_or(0)),
-        external_reads: job.external_reads(),
+        external_reads: job.external_reads().into_iter().chain(outside).collect(),
         staged_files: staged_files.collect(),
     }))
 }

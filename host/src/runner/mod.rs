@@ -7,6 +7,7 @@
 mod claim;
 mod commit;
 mod execute;
+mod http;
 mod prepare;
 mod publish;
 mod release;
@@ -29,7 +30,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     blob::BlobStore,
-    capability::files::FingerprintCache,
+    capability::{
+        files::FingerprintCache,
+        http::{Connector, SystemResolver},
+    },
     engine::Engine,
     id::{ClaimToken, JobId, RunId, WorkerId},
     limit::{CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, INPUTS_HELD_MAX, STOP_COMMIT_WAIT},
@@ -123,6 +127,8 @@ struct Shared {
     finished: mpsc::UnboundedSender<Finished>,
     assets: prepare::AssetCache,
     fingerprints: Arc<Mutex<FingerprintCache>>,
+    /// Of the process's runtime: guests' threads have no network.
+    connector: Connector,
 }
 
 /// What a claimed job holds until it is handed to the committer.
@@ -185,6 +191,7 @@ impl Runner {
             finished,
             assets: prepare::AssetCache::default(),
             fingerprints: Arc::default(),
+            connector: Connector::new(tokio::runtime::Handle::current(), Arc::new(SystemResolver)),
             settings,
         });
         let guests = tokio::runtime::Builder::new_multi_thread()

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Event, Shared, publish,
-    resources::{Resources, open_directory},
+    resources::{Resources, open_directory, parse_resources},
     retry::host_fault_wait_ms,
 };
 use crate::{
@@ -35,14 +35,13 @@ use crate::{
         keyspace::logical_time_ms,
         partition::PartitionKey,
         recipe::{self, RecipeParts, SourceFingerprint, canonical_json, input_digest, sources_digest, version_digest},
-        resource::{Access, Grant},
+        resource::{Access, Grant, Resource},
         validate::BoundAsset,
     },
     store::{
         StoreError,
         commit::{Counts, Ending, ExternalRead, FinishedJob, NewEdge, NewMaterialization, job_name},
         materializations::CachedResult,
-        pipelines::ResourceRecord,
         queue::{Claim, ClaimedInput, ClaimedInputs, ClaimedJob, Inflight},
     },
 };
@@ -82,8 +81,8 @@ pub(super) struct KnownAsset {
     pub(super) bound: BoundAsset,
     config_digest: Digest,
     grants_digest: Digest,
-    /// Those of the pipeline's own that its grants name.
-    resources: Resources,
+    /// The pipeline's own, its secrets among them.
+    own: HashMap<String, Resource>,
 }
 
 impl KnownJob {
@@ -300,7 +299,8 @@ pub(super) fn stopped_by(shared: &Shared, claim: Claim, run: RunId, name: String
 async fn recognize(shared: &Arc<Shared>, job: ClaimedJob, inputs: ClaimedInputs) -> Result<KnownJob, Obstacle> {
     let asset = shared.assets.find(shared, &job.claim.tenant, job.asset_version).await?;
     let partition_key = parse_key(&job.partition_key)?;
-    let resources = Arc::new(find_resources(shared, &job.claim.tenant, &asset).await?);
+    let found = Resources::find(shared, &job.claim.tenant, &asset.bound.grants, &asset.own).await?;
+    let resources = Arc::new(found);
     let sources = {
         let (asset, resources) = (asset.clone(), resources.clone());
         let prints = shared.fingerprints.clone();
@@ -327,27 +327,6 @@ async fn recognize(shared: &Arc<Shared>, job: ClaimedJob, inputs: ClaimedInputs)
         inputs: inputs.present,
         forced: job.forced,
     })
-}
-
-/// The resources behind an asset's grants: the pipeline's own, and what an operator has registered by now.
-async fn find_resources(shared: &Shared, tenant: &str, asset: &KnownAsset) -> Result<Resources, Obstacle> {
-    let mut resources = asset.resources.clone();
-    let granted = asset.bound.grants.iter().map(|grant| grant.resource().to_owned());
-    let registered: Vec<String> = granted.filter(|name| !resources.contains_key(name)).collect();
-    if !registered.is_empty() {
-        resources.extend(parse_resources(shared.store.find_registered_resources(tenant, &registered).await?)?);
-    }
-    Ok(resources)
-}
-
-fn parse_resources(records: Vec<ResourceRecord>) -> Result<Resources, Obstacle> {
-    let parse = |record: ResourceRecord| {
-        let resource = serde_json::from_value(record.settings).map_err(|error| {
-            Obstacle::Host(format!("resource `{}` was written by another version of flowstone: {error}", record.name))
-        })?;
-        Ok((record.name, resource))
-    };
-    records.into_iter().map(parse).collect()
 }
 
 /// One digest for each declared input, as the planner would work it out.
@@ -651,15 +630,14 @@ impl AssetCache {
         let bound: BoundAsset = serde_json::from_value(record.settings).map_err(|error| {
             Obstacle::Host(format!("its definition was written by another version of flowstone: {error}"))
         })?;
-        let mut resources = parse_resources(shared.store.list_resources(tenant, pipeline_version).await?)?;
-        resources.retain(|name, _| bound.grants.iter().any(|grant| grant.resource() == name));
+        let own = parse_resources(shared.store.list_resources(tenant, pipeline_version).await?)?;
         let asset = Arc::new(KnownAsset {
             id: record.asset,
             version,
             config_digest: record.config_digest,
             grants_digest: record.grants_digest,
             bound,
-            resources,
+            own,
         });
         let mut cached = self.lock();
         if cached.len() >= ASSETS_CACHED_MAX {

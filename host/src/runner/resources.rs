@@ -4,7 +4,7 @@
 //! a right that was taken away is gone with the next one.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     io::Read as _,
     path::{Path, PathBuf},
@@ -12,57 +12,162 @@ use std::{
 
 use cap_std::{ambient_authority, fs::Dir};
 
-use super::{Shared, prepare::Obstacle};
+use super::{
+    Shared,
+    http::open_http,
+    prepare::{KnownJob, Obstacle},
+};
 use crate::{
-    capability::{Reach, files::Directory, secrets::GrantedSecret},
+    capability::{
+        Reach,
+        files::Directory,
+        http::{Credential, GrantedOrigin},
+        secrets::GrantedSecret,
+    },
     limit::SECRET_BYTES_MAX,
     pipeline::resource::{Grant, Resource, SecretSource},
     secret::SecretValue,
+    store::pipelines::ResourceRecord,
 };
 
 /// The resources that an asset's grants name, as they are for one attempt.
-pub(super) type Resources = HashMap<String, Resource>;
+#[derive(Debug, Default)]
+pub(super) struct Resources {
+    granted: HashMap<String, Resource>,
+    /// By the resource that uses it, then by its name: a secret is of the party whose resource it is. A pipeline's own
+    /// resource that could use an operator's secret could send it anywhere.
+    secrets: HashMap<String, HashMap<String, SecretSource>>,
+    /// Those that an operator registered.
+    registered: HashSet<String>,
+}
 
-/// Everything that these grants open.
-pub(super) async fn open_reach(
+impl Resources {
+    /// Those that these grants name: the pipeline's own, and what an operator has registered by now.
+    pub async fn find(
+        shared: &Shared,
+        tenant: &str,
+        grants: &[Grant],
+        own: &HashMap<String, Resource>,
+    ) -> Result<Self, Obstacle> {
+        let mut found = Self::default();
+        let names = grants.iter().map(|grant| grant.resource().to_owned());
+        let (of_pipeline, of_operator): (Vec<String>, Vec<String>) = names.partition(|name| own.contains_key(name));
+        for name in of_pipeline {
+            found.add(name, own);
+        }
+        if of_operator.is_empty() {
+            return Ok(found);
+        }
+        let registered = find_registered(shared, tenant, &of_operator).await?;
+        let mut secrets: Vec<String> = registered.values().flat_map(secrets_used).map(ToOwned::to_owned).collect();
+        secrets.retain(|name| !registered.contains_key(name));
+        let mut all = registered.clone();
+        if !secrets.is_empty() {
+            all.extend(find_registered(shared, tenant, &secrets).await?);
+        }
+        for name in registered.into_keys() {
+            found.registered.insert(name.clone());
+            found.add(name, &all);
+        }
+        Ok(found)
+    }
+
+    fn add(&mut self, name: String, party: &HashMap<String, Resource>) {
+        let Some(resource) = party.get(&name) else { return };
+        let secret = |secret: &str| match party.get(secret) {
+            Some(Resource::Secret { source }) => Some((secret.to_owned(), source.clone())),
+            _ => None,
+        };
+        self.secrets.insert(name.clone(), secrets_used(resource).filter_map(secret).collect());
+        self.granted.insert(name, resource.clone());
+    }
+
+    /// Whether it is an operator's.
+    pub fn is_registered(&self, name: &str) -> bool {
+        self.registered.contains(name)
+    }
+
+    fn get(&self, name: &str) -> Result<&Resource, Obstacle> {
+        let missing = || Obstacle::Final(format!("its grant names resource `{name}`, which is not registered"));
+        self.granted.get(name).ok_or_else(missing)
+    }
+}
+
+/// The secrets that the host adds to what goes through a resource.
+fn secrets_used(resource: &Resource) -> impl Iterator<Item = &str> {
+    let credentials = match resource {
+        Resource::Http(http) => &http.credentials[..],
+        _ => &[],
+    };
+    credentials.iter().map(|credential| &*credential.secret)
+}
+
+async fn find_registered(
     shared: &Shared,
     tenant: &str,
-    grants: &[Grant],
-    resources: &Resources,
-) -> Result<Reach, Obstacle> {
-    let mut reach = Reach::default();
-    for grant in grants {
-        let resource = find(resources, grant.resource())?;
+    names: &[String],
+) -> Result<HashMap<String, Resource>, Obstacle> {
+    parse_resources(shared.store.find_registered_resources(tenant, names).await?)
+}
+
+/// What is stored of resources, as values.
+pub(super) fn parse_resources(records: Vec<ResourceRecord>) -> Result<HashMap<String, Resource>, Obstacle> {
+    let parse = |record: ResourceRecord| {
+        let resource = serde_json::from_value(record.settings).map_err(|error| {
+            Obstacle::Host(format!("resource `{}` was written by another version of flowstone: {error}", record.name))
+        })?;
+        Ok((record.name, resource))
+    };
+    records.into_iter().map(parse).collect()
+}
+
+/// Everything that a job's grants open for it.
+pub(super) async fn open_reach(shared: &Shared, job: &KnownJob) -> Result<Reach, Obstacle> {
+    let (tenant, resources) = (&job.claim.tenant, &*job.resources);
+    let (mut reach, mut origins) = (Reach::default(), Vec::new());
+    for grant in &job.asset.bound.grants {
+        let resource = resources.get(grant.resource())?;
         if let Some(excess) = grant.excess(resource) {
-            return Err(Obstacle::Final(format!(
-                "its grant of `{}` is more than the resource allows: {excess}",
-                grant.resource()
-            )));
+            let name = grant.resource();
+            return Err(Obstacle::Final(format!("its grant of `{name}` is more than the resource allows: {excess}")));
         }
-        match grant {
-            Grant::Files(grant) => {
+        match (grant, resource) {
+            (Grant::Files(grant), _) => {
                 let directory = open_directory(resources, &grant.resource)?;
                 reach.directories.push(Directory { directory, grant: grant.clone() });
             }
-            Grant::Clock(grant) => reach.clock = Some(grant.resource.clone()),
-            Grant::Random(grant) => reach.random = Some(grant.resource.clone()),
-            Grant::Secret(grant) => {
-                let value = open_secret(shared, tenant, resources, &grant.resource).await?;
-                reach.secrets.push(GrantedSecret { name: grant.resource.clone(), value });
+            (Grant::Clock(grant), _) => reach.clock = Some(grant.resource.clone()),
+            (Grant::Random(grant), _) => reach.random = Some(grant.resource.clone()),
+            (Grant::Secret(grant), Resource::Secret { source }) => {
+                let name = grant.resource.clone();
+                let value = open_secret(shared, tenant, &name, source).await?;
+                reach.secrets.push(GrantedSecret { name, value });
+            }
+            (Grant::Http(grant), Resource::Http(resource)) => {
+                let mut credentials = Vec::with_capacity(resource.credentials.len());
+                for wanted in &resource.credentials {
+                    let source = resources.secrets.get(&grant.resource).and_then(|known| known.get(&wanted.secret));
+                    let Some(source) = source else {
+                        let (name, secret) = (&grant.resource, &wanted.secret);
+                        return Err(Obstacle::Final(format!("resource `{name}` names `{secret}`, which is no secret")));
+                    };
+                    let value = open_secret(shared, tenant, &wanted.secret, source).await?;
+                    credentials.push(Credential { place: wanted.place.clone(), value });
+                }
+                origins.push(GrantedOrigin { resource: resource.clone(), grant: grant.clone(), credentials });
+            }
+            (Grant::Secret(_) | Grant::Http(_), _) => {
+                unreachable!("a grant of another kind than its resource exceeds it")
             }
         }
     }
+    reach.http = open_http(shared, job, origins);
     Ok(reach)
-}
-
-fn find<'r>(resources: &'r Resources, name: &str) -> Result<&'r Resource, Obstacle> {
-    let missing = || Obstacle::Final(format!("its grant names resource `{name}`, which is not registered"));
-    resources.get(name).ok_or_else(missing)
 }
 
 /// The directory behind a resource, open. Blocks.
 pub(super) fn open_directory(resources: &Resources, name: &str) -> Result<Dir, Obstacle> {
-    let Resource::Directory { path, .. } = find(resources, name)? else {
+    let Resource::Directory { path, .. } = resources.get(name)? else {
         return Err(Obstacle::Final(format!("its grant names resource `{name}`, which is no directory any more")));
     };
     Dir::open_ambient_dir(path, ambient_authority()).map_err(|error| {
@@ -77,15 +182,12 @@ fn needs_somebody(error: &io::Error) -> bool {
 }
 
 /// What a secret holds. No error says any of it.
-pub(super) async fn open_secret(
+async fn open_secret(
     shared: &Shared,
     tenant: &str,
-    resources: &Resources,
     name: &str,
+    source: &SecretSource,
 ) -> Result<SecretValue, Obstacle> {
-    let Resource::Secret { source } = find(resources, name)? else {
-        return Err(Obstacle::Final(format!("resource `{name}` is no secret")));
-    };
     let trouble = |why: &str| Obstacle::Final(format!("the secret `{name}` cannot be used: {why}"));
     let value = match source {
         SecretSource::Env(variable) => {

@@ -18,6 +18,7 @@ pub mod lineage;
 pub mod materializations;
 pub mod pipelines;
 pub mod queue;
+pub mod rates;
 pub mod registry;
 pub mod runs;
 pub mod secrets;

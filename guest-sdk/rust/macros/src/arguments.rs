@@ -98,8 +98,8 @@ pub(crate) struct Grant {
 }
 
 /// The capabilities by the name that authors write, and their variants.
-const CAPABILITIES: [(&str, &str); 4] =
-    [("files", "Files"), ("clock", "Clock"), ("random", "Random"), ("secret", "Secret")];
+const CAPABILITIES: [(&str, &str); 5] =
+    [("files", "Files"), ("clock", "Clock"), ("random", "Random"), ("secret", "Secret"), ("http", "Http")];
 
 impl Parse for Grant {
     fn parse(input: ParseStream<'_>) -> Result<Self> {

@@ -4,9 +4,9 @@
 //! bindings are private: the rest of the crate sees its own types.
 
 use bindings::exports::flowstone::asset::{definitions, materializer};
-use bindings::flowstone::asset::{context, files, inputs, log, output, secrets, types};
+use bindings::flowstone::asset::{context, files, http, inputs, log, output, secrets, types};
 
-use super::{EntryRecord, HostResult, Job, VersionRecord};
+use super::{EntryRecord, HostResult, Job, RequestRecord, VersionRecord};
 use crate::definition::{AssetDefinition, Capability, DimensionKeys, Mapping, TimeUnit, list_assets};
 use crate::dispatch;
 use crate::error::{CapabilityError, Outcome};
@@ -134,6 +134,43 @@ impl Directory {
     }
 }
 
+/// A granted HTTP origin.
+pub(crate) struct Client(http::Client);
+
+impl Client {
+    pub(crate) fn open(resource_name: &str) -> HostResult<Self> {
+        Ok(Self(http::open(resource_name)?))
+    }
+
+    pub(crate) fn send(&self, request: &RequestRecord) -> HostResult<Response> {
+        Ok(Response(self.0.send(&http::Request {
+            method: request.method.clone(),
+            path: request.path.clone(),
+            query: fields_of(&request.query),
+            headers: fields_of(&request.headers),
+            body: request.body.clone(),
+            idempotency_key: request.idempotency_key.clone(),
+        })?))
+    }
+}
+
+/// An answer, read in order.
+pub(crate) struct Response(http::Response);
+
+impl Response {
+    pub(crate) fn status(&self) -> u16 {
+        self.0.status()
+    }
+
+    pub(crate) fn headers(&self) -> Vec<(String, String)> {
+        self.0.headers().into_iter().map(|field| (field.name, field.value)).collect()
+    }
+
+    pub(crate) fn read(&self, max: u32) -> HostResult<Vec<u8>> {
+        Ok(self.0.read(max)?)
+    }
+}
+
 fn fields_of(pairs: &[(String, String)]) -> Vec<types::Field> {
     pairs.iter().map(|(name, value)| field(name, value)).collect()
 }
@@ -250,6 +287,7 @@ impl From<&crate::definition::Requirement> for definitions::Requirement {
             Capability::Clock => definitions::Capability::Clock,
             Capability::Random => definitions::Capability::Random,
             Capability::Secret => definitions::Capability::Secret,
+            Capability::Http => definitions::Capability::Http,
         };
         Self { resource_name: requirement.resource_name.into(), capability, reason: requirement.reason.into() }
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
 
+use super::memory_http::Answers;
 use super::{CALL_BYTES_MAX, EntryRecord, HostResult, Job, VersionRecord};
 use crate::error::CapabilityError;
 use crate::log::{Level, Line};
@@ -22,6 +23,9 @@ pub(crate) struct Memory {
     pub inputs: BTreeMap<String, Vec<StoredVersion>>,
     pub directories: BTreeMap<String, Files>,
     pub secrets: BTreeMap<String, Vec<u8>>,
+    pub origins: BTreeMap<String, Answers>,
+    /// Origin, line and body.
+    pub requests: Vec<(String, String, Vec<u8>)>,
     pub output: Vec<u8>,
     pub media_type: String,
     pub metadata: Vec<(String, String)>,
@@ -72,7 +76,7 @@ pub(crate) fn with_memory<T>(memory: Memory, attempt: impl FnOnce() -> T) -> (T,
 }
 
 /// Lets the closure at the attempt that runs.
-fn with<T>(call: impl FnOnce(&mut Memory) -> T) -> T {
+pub(super) fn with<T>(call: impl FnOnce(&mut Memory) -> T) -> T {
     MEMORY.with_borrow_mut(|memory| {
         call(memory.as_mut().expect("outside a component, assets run in a flowstone_sdk::testing::Job"))
     })

@@ -5,15 +5,21 @@
 mod component;
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod memory;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) mod memory_http;
 
 #[cfg(target_arch = "wasm32")]
 pub(crate) use component::{
-    Directory, Reader, current_job, list_versions, reveal_secret, set_media_type, set_metadata, write_log, write_output,
+    Client, Directory, Reader, Response, current_job, list_versions, reveal_secret, set_media_type, set_metadata,
+    write_log, write_output,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use memory::{
     Directory, Reader, current_job, list_versions, reveal_secret, set_media_type, set_metadata, write_log, write_output,
 };
+
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use memory_http::{Client, Response};
 
 use crate::error::CapabilityError;
 use crate::partition::Partition;
@@ -53,4 +59,15 @@ pub(crate) struct VersionRecord {
 pub(crate) struct EntryRecord {
     pub path: String,
     pub size: u64,
+}
+
+/// A request to a granted HTTP origin.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RequestRecord {
+    pub method: String,
+    pub path: String,
+    pub query: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub idempotency_key: Option<String>,
 }

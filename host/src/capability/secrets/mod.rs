@@ -5,7 +5,7 @@
 
 mod ungranted;
 
-use super::{Denial, Denials, Masks, Refusal, Use, Used, Uses, denial::remedy};
+use super::{Denial, Denials, Refusal, Use, Used, Uses, denial::remedy};
 use crate::{
     bindings::flowstone::asset::{secrets, types},
     pipeline::asset::Capability,
@@ -21,6 +21,13 @@ pub struct GrantedSecret {
     pub value: SecretValue,
 }
 
+impl GrantedSecret {
+    /// For [`super::Masks::of`].
+    pub fn named(&self) -> (&str, &SecretValue) {
+        (&self.name, &self.value)
+    }
+}
+
 /// The secrets of one attempt.
 #[derive(Debug)]
 pub struct Secrets {
@@ -34,11 +41,6 @@ impl Secrets {
     /// Those that an attempt of this asset may reveal.
     pub fn new(asset: String, granted: Vec<GrantedSecret>) -> Self {
         Self { asset, granted, denials: Denials::default(), uses: Uses::of("secret") }
-    }
-
-    /// What hides them in what the guest says.
-    pub fn masks(&self) -> Masks {
-        Masks::of(self.granted.iter().map(|secret| (&*secret.name, &secret.value)))
     }
 
     /// What was asked for and not granted.

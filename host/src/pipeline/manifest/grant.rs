@@ -7,6 +7,7 @@ use super::{
         diagnostic::{nearest, shown},
         resource::{Access, DirectoryGrant, Grant, PlainGrant, Resource},
     },
+    http::read_http_grant,
     reader::{Entry, Reader, bytes},
     resource::Declared,
 };
@@ -48,6 +49,7 @@ fn read_grant<'a>(reader: &mut Reader<'a>, name: &str, entry: &Entry<'a>, resour
         Resource::Clock => read_plain(reader, name, entry).map(Grant::Clock),
         Resource::Random => read_plain(reader, name, entry).map(Grant::Random),
         Resource::Secret { .. } => read_secret(reader, name, entry).map(Grant::Secret),
+        Resource::Http(http) => read_http_grant(reader, name, entry, http).map(Grant::Http),
     }
 }
 
@@ -108,7 +110,7 @@ fn read_globs<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
 }
 
 /// Why a glob could never match, and the fix.
-fn glob_mistake(glob: &str) -> Option<(String, &'static str)> {
+pub(super) fn glob_mistake(glob: &str) -> Option<(String, &'static str)> {
     let parts = || glob.split('/');
     if glob.is_empty() || glob.len() > limit::GRANT_PATH_BYTES_MAX {
         return Some((format!("is not a glob of 1 to {} bytes", limit::GRANT_PATH_BYTES_MAX), ""));

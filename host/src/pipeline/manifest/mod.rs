@@ -6,6 +6,7 @@
 
 mod asset;
 mod grant;
+mod http;
 mod reader;
 mod resource;
 #[cfg(test)]
@@ -152,6 +153,8 @@ fn read<'a>(
 ) -> Manifest {
     let root = reader.root(document.as_item(), &KEYS).expect("a document is a table");
     let declared = read_resources(reader, &root);
+    // Only with secrets of its own: with an operator's, a pipeline could send it wherever it likes.
+    http::check_credentials(reader, &root, &declared);
     let mut known = declared.clone();
     for (name, resource) in registered {
         if declared.contains_key(name) {

@@ -9,6 +9,7 @@ use super::{
         resource::{Access, Resource, SecretSource},
     },
     grant::ACCESS,
+    http::read_http,
     read_path,
     reader::{Entry, Reader, Section},
 };
@@ -21,8 +22,13 @@ pub(super) type Declared = BTreeMap<String, Option<Resource>>;
 /// Reads what a kind's section says beside its kind.
 type ReadKind = for<'a> fn(&mut Reader<'a>, &Entry<'a>) -> Option<Resource>;
 
-const KINDS: [(&str, ReadKind); 4] =
-    [("directory", read_directory), ("clock", read_clock), ("random", read_random), ("secret", read_secret)];
+const KINDS: [(&str, ReadKind); 5] = [
+    ("directory", read_directory),
+    ("clock", read_clock),
+    ("random", read_random),
+    ("secret", read_secret),
+    ("http", read_http),
+];
 
 pub(super) fn read_resources<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Declared {
     let mut resources = BTreeMap::new();

@@ -18,7 +18,7 @@ fn answer(lines: &str) -> String {
     answer_whole(&format!("{HEAD}{lines}"))
 }
 
-fn answer_whole(text: &str) -> String {
+pub(super) fn answer_whole(text: &str) -> String {
     match parse_manifest("flowstone.toml", text, &BTreeMap::new()) {
         Ok(_) => "sound".to_owned(),
         Err(diagnostics) => diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
@@ -288,7 +288,7 @@ fn words_are_one_of_a_few() {
     check(
         answer("[resources.a]\nkind = \"queue\"\npath = \"x\"\n"),
         "flowstone.toml:6:8: resources.a.kind: \"queue\" is not known here; \
-         write one of \"directory\", \"clock\", \"random\", \"secret\"",
+         write one of \"directory\", \"clock\", \"random\", \"secret\", \"http\"",
     );
     check(
         answer(&format!("{STATION}access = \"all\"\n")),
