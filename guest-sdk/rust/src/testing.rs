@@ -27,7 +27,7 @@
 //! assert_eq!(finished.outcome, Outcome::Skipped("nothing was measured".into()));
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -159,7 +159,7 @@ impl Job {
         self.check_is_required(resource_name);
         let mut listed = Answers::new();
         for (line, answer) in answers {
-            listed.entry(line.into()).or_insert_with(VecDeque::new).push_back(answer.into());
+            listed.entry(line.into()).or_default().push_back(answer.into());
         }
         self.origins.insert(resource_name.into(), listed);
         self

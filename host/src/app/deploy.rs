@@ -15,7 +15,7 @@ use super::{App, AppError};
 use crate::{
     blob::{DigestWriter, Stored},
     capability::http::authority_mistake,
-    engine::{DescribeFailure, Inspection},
+    engine::{DescribeFailure, Import, ImportClass, Inspection},
     id::{AssetId, AssetVersionId, PipelineId, PipelineVersionId},
     limit::{COMPONENT_BYTES_MAX, HTTP_CA_BYTES_MAX, MANIFEST_BYTES_MAX},
     pipeline::{
@@ -221,9 +221,17 @@ fn idle_imports(inspection: &Inspection, assets: &[AssetDefinition]) -> Vec<Stri
     let idle = inspection.capabilities.iter().filter(|capability| !required.contains(capability));
     idle.map(|capability| {
         let name = capability.name();
-        format!("it imports `flowstone:asset/{name}`, and no asset of it requires {name}; declare the requirement, or build without the import")
+        let of_it = |import: &&Import| import.class == ImportClass::Capability(*capability);
+        let imports: Vec<String> =
+            inspection.imports.iter().filter(of_it).map(|import| format!("`{}`", unversioned(&import.name))).collect();
+        let imports = imports.join(" and ");
+        format!("it imports {imports}, and no asset of it requires {name}; declare the requirement, or build without the import")
     })
     .collect()
+}
+
+fn unversioned(import: &str) -> &str {
+    import.split('@').next().unwrap_or(import)
 }
 
 /// Whose fault it is that a component cannot be described.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs, path::PathBuf, process::Command, time::Insta
 
 use flowstone::{
     bindings::{
-        AssetWithFiles,
+        AssetWithAll,
         flowstone::asset::{context, output},
     },
     blob::BlobStore,
@@ -106,7 +106,7 @@ impl Unmetered {
         let output = Output::new(&blobs, "default", 1 << 20, "text/plain".to_owned());
         let mut store = Store::new(&self.engine, State { context, output });
         single_thread().block_on(async {
-            let guest = AssetWithFiles::instantiate_async(&mut store, &self.component, &self.linker).await;
+            let guest = AssetWithAll::instantiate_async(&mut store, &self.component, &self.linker).await;
             let guest = guest.expect("the component is instantiated");
             let started = Instant::now();
             let outcome = guest.flowstone_asset_materializer().call_materialize(&mut store, asset).await;
