@@ -229,6 +229,45 @@ fn an_attempt_that_is_tried_again_sends_the_same_key() {
 }
 
 #[test]
+fn a_result_that_is_used_again_keeps_its_source() {
+    let web = Web::start(|_, _| answer(200, "hello"));
+    let with = |path: &str| asset("asks", &format!("path = \"{path}\""), "paths = [\"**\"]") + "fresh_for = \"1h\"\n";
+    let setting = Setting::new("http", &web, "", &with("a"));
+    let run = || {
+        let output = setting.run("asks").expect_status(0);
+        ended(&output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>())
+    };
+    assert_eq!(run(), ["asks succeeded"]);
+    assert_eq!(run(), [] as [&str; 0], "it is fresh");
+    setting.bind("http", &web, "", &with("b"));
+    assert_eq!(run(), ["asks succeeded"]);
+    setting.bind("http", &web, "", &with("a"));
+    assert_eq!(run(), ["asks succeeded, reused"]);
+    assert_eq!(web.lines(), ["GET /v1/a", "GET /v1/b"]);
+    let tree = setting.flowstone.run(["lineage", "web", "asks"]).expect_status(0).stdout;
+    assert!(tree.contains("http `api`") && tree.contains("1 answer, 5 B"), "{tree}");
+}
+
+#[test]
+fn an_attempt_that_waits_for_the_outside_ends_at_its_deadline() {
+    // Answers when the test is over.
+    let (over, waiting) = std::sync::mpsc::channel::<()>();
+    let waiting = std::sync::Mutex::new(waiting);
+    let web = Web::start(move |_, _| {
+        let _over = waiting.lock().unwrap().recv();
+        answer(200, "late")
+    });
+    let more = asset("asks", "path = \"x\"", "paths = [\"**\"]")
+        + "limits = { timeout = \"500ms\" }\nretry.max_attempts = 1\n";
+    let setting = Setting::new("http", &web, "", &more);
+    setting.run("asks").expect_status(1);
+    let attempt =
+        setting.flowstone.database().ask("select verdict || ' ' || (duration_us < 2000000)::text from attempt");
+    assert_eq!(attempt, ["timed-out true"]);
+    drop(over);
+}
+
+#[test]
 fn guests_that_hoard_or_insist_stay_within_their_bounds() {
     let web = Web::start(|_, _| answer(200, "hello"));
     let more =

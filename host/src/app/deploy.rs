@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     blob::{DigestWriter, Stored},
-    engine::{DescribeFailure, Inspection},
+    engine::{DescribeFailure, Import, ImportClass, Inspection},
     id::{AssetId, AssetVersionId, PipelineId, PipelineVersionId},
     limit::{COMPONENT_BYTES_MAX, MANIFEST_BYTES_MAX},
     pipeline::{
@@ -247,10 +247,18 @@ fn idle_imports(inspection: &Inspection, assets: &[AssetDefinition]) -> Vec<Stri
         assets.iter().flat_map(|asset| asset.requirements.iter().map(|requirement| requirement.capability)).collect();
     let idle = inspection.capabilities.iter().filter(|capability| !required.contains(capability));
     idle.map(|capability| {
-        let (name, interface) = (capability.name(), capability.interface().unwrap_or_default());
-        format!("it imports `{interface}`, and no asset of it requires {name}; declare the requirement, or build without the import")
+        let name = capability.name();
+        let of_it = |import: &&Import| import.class == ImportClass::Capability(*capability);
+        let imports: Vec<String> =
+            inspection.imports.iter().filter(of_it).map(|import| format!("`{}`", unversioned(&import.name))).collect();
+        let imports = imports.join(" and ");
+        format!("it imports {imports}, and no asset of it requires {name}; declare the requirement, or build without the import")
     })
     .collect()
+}
+
+fn unversioned(import: &str) -> &str {
+    import.split('@').next().unwrap_or(import)
 }
 
 /// Whose fault it is that a component cannot be described.

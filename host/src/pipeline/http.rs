@@ -202,6 +202,7 @@ impl BaseUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{blob::DigestWriter, pipeline::resource::Grant};
 
     #[test]
     fn a_base_url_has_one_form() {
@@ -248,6 +249,43 @@ mod tests {
             "https://exa mple.com/",
         ] {
             assert!(BaseUrl::parse(bad).is_err(), "{bad} {:?}", BaseUrl::parse(bad));
+        }
+    }
+
+    #[test]
+    fn what_a_grant_reaches_is_its_url_methods_paths_and_headers() {
+        let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let grant = HttpGrant {
+            resource: "api".into(),
+            url: "https://a".into(),
+            methods: list(&["GET", "POST"]),
+            paths: list(&["a", "b"]),
+            headers: list(&["accept"]),
+            requests: 1,
+            in_flight: 1,
+            request_bytes: 1,
+            header_bytes: 1,
+            response_bytes: 1,
+            retries: 1,
+        };
+        let reach = |change: fn(&mut HttpGrant)| {
+            let (mut grant, mut writer) = (grant.clone(), DigestWriter::default());
+            change(&mut grant);
+            Grant::Http(grant).digest_reach(&mut writer);
+            writer.finish()
+        };
+        let same = reach(|_| ());
+        assert_eq!(reach(|grant| grant.paths.reverse()), same);
+        assert_eq!(reach(|grant| (grant.requests, grant.retries, grant.response_bytes) = (9, 9, 9)), same);
+        let changes: [fn(&mut HttpGrant); 5] = [
+            |grant| grant.url = "https://b".into(),
+            |grant| grant.resource = "b".into(),
+            |grant| grant.methods.truncate(1),
+            |grant| grant.paths.truncate(1),
+            |grant| grant.headers.clear(),
+        ];
+        for change in changes {
+            assert_ne!(reach(change), same);
         }
     }
 

@@ -194,8 +194,16 @@ impl Store {
 
     async fn list_sources(&self, tenant: &str, of: &[Uuid]) -> Result<Vec<ExternalSource>, StoreError> {
         let rows = sqlx::query!(
-            "select materialization_id, resource, kind, digest, items, size_bytes from external_read
-             where tenant_id = $1 and materialization_id = any($2) order by materialization_id, resource",
+            // A result that is used again was made of what its origin read; its directories are its own.
+            r#"select materialization_id as "materialization_id!", resource as "resource!", kind as "kind!",
+                      digest as "digest!", items as "items!", size_bytes as "size_bytes!"
+               from external_read where tenant_id = $1 and materialization_id = any($2)
+               union all
+               select m.materialization_id, e.resource, e.kind, e.digest, e.items, e.size_bytes
+               from materialization m
+               join external_read e on e.tenant_id = m.tenant_id and e.materialization_id = m.reused_from
+               where m.tenant_id = $1 and m.materialization_id = any($2) and e.kind <> 'directory'
+               order by 1, 2"#,
             tenant,
             of,
         )

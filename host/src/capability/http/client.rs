@@ -39,6 +39,7 @@ use wasmtime_wasi_http::io::TokioIo;
 
 use super::{address, policy::FRAME_BYTES};
 use crate::{
+    blob::Digest,
     limit::{HTTP_ADDRESSES_MAX, HTTP_BUFFER_BYTES_MIN, HTTP_HEAD_SLACK_BYTES, HTTP_HEADERS_MAX},
     pipeline::{
         http::{BaseUrl, HttpGrant, HttpResource},
@@ -71,8 +72,8 @@ pub struct Connector {
     /// Where network IO runs: the threads of guests have none.
     pub runtime: Handle,
     resolver: Arc<dyn Resolve>,
-    /// By the further authorities that are trusted, as PEM text.
-    trust: Arc<Mutex<HashMap<Option<String>, Arc<ClientConfig>>>>,
+    /// By the further authorities that are trusted: the digest of their PEM text.
+    trust: Arc<Mutex<HashMap<Option<Digest>, Arc<ClientConfig>>>>,
 }
 
 impl Connector {
@@ -84,7 +85,7 @@ impl Connector {
     /// Who is trusted: the authorities that browsers trust, and these.
     fn trusting(&self, ca: Option<&String>) -> Result<Arc<ClientConfig>, String> {
         let mut known = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = ca.cloned();
+        let key = ca.map(|pem| Digest::of(pem.as_bytes()));
         if let Some(config) = known.get(&key) {
             return Ok(config.clone());
         }

@@ -1,8 +1,8 @@
 //! `flowstone:asset/http` and `wasi:http`: granted HTTP origins. Only by grant.
 //!
-//! What a request may be is decided by [`policy`], where it may go by [`address`]; [`client`] sends one request, and
-//! [`send`] goes on until there is an answer; [`ledger`] counts for both interfaces. Network IO runs on the process's
-//! runtime, and the guest's thread is free while it waits. Credentials are added in [`send`], behind everything that a
+//! What a request may be is decided by `policy`, where it may go by `address`; `client` sends one request, and
+//! `send` goes on until there is an answer; `ledger` counts for both interfaces. Network IO runs on the process's
+//! runtime, and the guest's thread is free while it waits. Credentials are added in `send`, behind everything that a
 //! guest can see.
 
 mod address;

@@ -44,6 +44,16 @@ impl Resolve for Names {
     }
 }
 
+/// A name that nobody ever answers for.
+#[derive(Debug)]
+struct NoAnswer;
+
+impl Resolve for NoAnswer {
+    fn resolve(&self, _host: String, _port: u16) -> Resolving {
+        Box::pin(std::future::pending())
+    }
+}
+
 /// Rates that are always kept, or never.
 #[derive(Debug, Default)]
 struct FakePermits {
@@ -64,6 +74,7 @@ struct Setting {
     grant: HttpGrant,
     credentials: Vec<Credential>,
     names: VecDeque<Vec<SocketAddr>>,
+    is_silent: bool,
     permits: Arc<FakePermits>,
     job: u8,
     deadline: Duration,
@@ -102,6 +113,7 @@ impl Setting {
             },
             credentials: vec![],
             names: [vec![server.address]].into(),
+            is_silent: false,
             permits: Arc::default(),
             job: 0,
             deadline: Duration::from_secs(30),
@@ -123,7 +135,9 @@ impl Setting {
 
     fn begin(self) -> Attempt {
         let origin = GrantedOrigin { resource: self.resource, grant: self.grant, credentials: self.credentials };
-        let connector = Connector::new(tokio::runtime::Handle::current(), Arc::new(Names(Mutex::new(self.names))));
+        let resolver: Arc<dyn Resolve> =
+            if self.is_silent { Arc::new(NoAnswer) } else { Arc::new(Names(Mutex::new(self.names))) };
+        let connector = Connector::new(tokio::runtime::Handle::current(), resolver);
         let reach = HttpReach { origins: vec![origin], connector, permits: self.permits, idempotency: [self.job; 32] };
         let interrupt = Interrupt::new(Instant::now() + self.deadline, self.cancel);
         Attempt { http: Http::new("raw".into(), Some(reach), interrupt).unwrap() }
