@@ -139,7 +139,7 @@ config = "none"
             "flowstone.toml:10:22: assets.greeting.limits.memroy: unknown key; did you mean `memory`?",
             "flowstone.toml:11:26: assets.greeting.retry.max_attempts: must be a whole number, not text",
             "flowstone.toml:11:45: assets.greeting.retry.backoff: \"sometimes\" is not known here; write one of",
-            "assets.greeting.grants.statoin.paths: must be a list of texts, not text",
+            "flowstone.toml:12:22: assets.greeting.grants.statoin: there is no resource `statoin`; did you mean `station`?",
             "flowstone.toml:13:10: assets.greeting.config: must be a table, not text",
             "flowstone.toml:14:2: assts: unknown key; did you mean `assets`?",
         ],

@@ -1,5 +1,6 @@
 //! Granted HTTP origins through the real command: an HTTPS server with an authority of its own, real components, both
-//! interfaces; what is recorded, and what holds across processes and attempts.
+//! interfaces; what is recorded, and what holds across processes and attempts. The guests are those of
+//! `tests/guests/http` and `tests/guests/wasi-http`.
 
 use std::{fs, sync::Arc, time::Duration};
 
