@@ -138,9 +138,11 @@ impl Bench {
         FinishedJob { claim, run, name: "a".to_owned(), attempt: Some(attempt), ending }
     }
 
-    /// How many pages the look-up of everything that is the latest reads.
+    /// How many pages the look-up of everything that is the latest reads, once rows that nobody can see are gone: how
+    /// soon the server removes them by itself depends on what its other databases do.
     async fn pages_of_latest(&self) -> u64 {
         let mut connection = self.database.pool().await.acquire().await.unwrap();
+        sqlx::raw_sql("vacuum latest").execute(&mut *connection).await.unwrap();
         sqlx::raw_sql(SESSION_SETTINGS).execute(&mut *connection).await.unwrap();
         let statement = statement_of(&["from latest where tenant_id = $1 and asset_id = any($2)"]);
         let prepare = sqlx::AssertSqlSafe(format!("prepare look (text, uuid[]) as {statement}"));

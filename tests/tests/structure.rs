@@ -228,7 +228,7 @@ fn every_guest_and_every_attack_is_named_by_a_test() {
     }
     for entry in fs::read_dir(root().join("tests/guests")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let named = [format!("guest(\"{name}\")"), format!("new(\"{name}\")"), format!("tests/guests/{name}`")];
+        let named = [format!("guest(\"{name}\")"), format!("new(\"{name}\""), format!("tests/guests/{name}`")];
         assert!(named.iter().any(|name| tests.contains(name)), "nothing runs the guest {name}");
     }
     let attacks: Vec<String> =
