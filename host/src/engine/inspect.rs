@@ -399,6 +399,9 @@ impl RawImport {
         if let Some(capability) = by_grant.filter(|_| is_our_version(&self.name)) {
             return Some(ImportClass::Capability(*capability));
         }
+        if interface == "flowstone:asset/sql" && is_our_version(&self.name) {
+            return Some(ImportClass::Capability(Capability::Sql));
+        }
         if PACKAGE.imports.contains_key(interface) && is_our_version(&self.name) {
             return Some(ImportClass::Ours);
         }

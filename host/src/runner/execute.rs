@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Event, Shared,
+    apply::{Settled, apply, settle},
     prepare::{KnownJob, Obstacle, Prepared, Source, stopped_by, take_fingerprints},
     resources::open_reach,
     retry::{Fault, host_fault_wait_ms, next_wait_ms},
@@ -40,12 +41,9 @@ pub(super) async fn execute_prepared(
         }
         let (shared, guests) = (shared.clone(), guests.clone());
         shared.clone().tasks.spawn(vital(async move {
-            let (claim, run, name) = (prepared.job.claim.clone(), prepared.job.run, prepared.job.name());
-            let within = shared.clone();
-            let finished = guests.spawn(async move { execute(&within, prepared).await }).await;
+            let finished = execute(&shared, &guests, prepared).await;
             drop(slot);
-            // A panic of ours is the host's fault; the job is not lost with it.
-            shared.finish(finished.unwrap_or_else(|panic| stopped_by(&shared, claim, run, name, panicked(&panic))));
+            shared.finish(finished);
         }));
     }
 }
@@ -55,22 +53,31 @@ fn panicked(panic: &tokio::task::JoinError) -> Obstacle {
     Obstacle::Host("the host panicked".to_owned())
 }
 
-async fn execute(shared: &Arc<Shared>, prepared: Prepared) -> FinishedJob {
-    let Prepared { job, mut attempt, stop } = prepared;
+/// Opens what was granted, runs the attempt, and commits what it wrote elsewhere. Only guest code runs on the guests'
+/// threads, which do no IO of their own.
+async fn execute(shared: &Arc<Shared>, guests: &tokio::runtime::Handle, prepared: Prepared) -> FinishedJob {
+    let (prepared, fence) = match settle(shared, prepared).await {
+        Settled::Wanted(prepared, fence) => (prepared, fence),
+        Settled::Finished(finished) => return *finished,
+    };
+    let Prepared { job, mut attempt, stop } = *prepared;
+    let stopped = |obstacle| stopped_by(shared, job.claim.clone(), job.run, job.name(), obstacle);
     match open_reach(shared, &job).await {
         Ok(reach) => attempt.reach = reach,
-        Err(obstacle) => {
-            let (claim, run, name) = (job.claim.clone(), job.run, job.name());
-            return stopped_by(shared, claim, run, name, obstacle);
-        }
+        Err(obstacle) => return stopped(obstacle),
     }
     shared.tell(Event::Started { run: job.run, job: job.claim.job });
-    let begun = Instant::now();
-    let report = shared.engine.run(attempt, stop).await;
+    let (begun, engine) = (Instant::now(), shared.engine.clone());
+    let report = match guests.spawn(async move { engine.run(attempt, stop).await }).await {
+        Ok(report) => report,
+        // A panic of ours is the host's fault; the job is not lost with it.
+        Err(panic) => return stopped(panicked(&panic)),
+    };
     shared.measure(begun.elapsed());
     let blameless = matches!(report.verdict, Verdict::HostFault(_) | Verdict::Cancelled);
     let again = if !blameless && sources_changed(shared, &job).await { Some(rerun(shared, &job).await) } else { None };
-    conclude(shared, job, report, again, begun)
+    let uncommitted = report.uncommitted.clone();
+    apply(shared, conclude(shared, job, report, again, begun), uncommitted, fence).await
 }
 
 /// Whether a directory that the attempt could read is no longer what its recipe says.
@@ -216,6 +223,7 @@ fn materialized(job: &KnownJob, report: &Report, attempt: AttemptId, shared: &Sh
         edges: job.edges(|input, index| reads.get(&(input, index)).copied().unwrap_or(0)),
         external_reads: job.external_reads().into_iter().chain(outside).collect(),
         staged_files: staged_files.collect(),
+        applied: false,
     }))
 }
 
