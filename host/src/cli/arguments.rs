@@ -379,9 +379,9 @@ pub struct Grants {
 /// What can be done with registered resources.
 #[derive(Debug, Subcommand)]
 pub enum ResourceCommand {
-    /// Register what the [resources] of a file hold, in place of what had the same names
+    /// Register the resources that a file declares, in place of what had the same names
     Add {
-        /// A manifest, or a file that holds nothing but [resources]
+        /// A manifest, or a file that declares nothing but resources
         file: PathBuf,
         /// Only these [default: all]
         names: Vec<String>,
