@@ -454,3 +454,75 @@ fn imports_of_wasi_http_are_the_capability_http() {
         assert!(refused.stderr.contains(words), "{words} is not in {}", refused.stderr);
     }
 }
+
+const KEY: &str = "correct-horse-battery-staple";
+const WITH_KEY: &str = "credentials = [{ secret = \"api_key\", header = \"authorization\", prefix = \"Bearer \" }]\n";
+const KEY_RESOURCE: &str = "[resources.api_key]\nkind = \"secret\"\nenv = \"FLOWSTONE_SECRET_API_KEY\"\n";
+
+impl Setting {
+    fn run_with_key(&self, status: i32) -> Output {
+        let mut command = self.flowstone.command(["run", "./flowstone.toml", "asks", "--json"]);
+        command.env("FLOWSTONE_SECRET_API_KEY", KEY);
+        Output::of(&mut command).expect_status(status)
+    }
+
+    /// Takes the resources out of the manifest, and registers them as an operator.
+    fn register_resources(&self) {
+        let folder = self.flowstone.folder();
+        let text = fs::read_to_string(folder.join("flowstone.toml")).unwrap();
+        let (from, to) = (text.find("[resources.").unwrap(), text.find("[assets.").unwrap());
+        fs::write(folder.join("operator.toml"), &text[from..to]).unwrap();
+        fs::write(folder.join("flowstone.toml"), format!("{}{}", &text[..from], &text[to..])).unwrap();
+        self.flowstone.run(["resource", "add", "./operator.toml"]).expect_status(0);
+    }
+}
+
+#[test]
+fn a_secret_is_used_at_the_edge_by_an_asset_that_was_not_granted_it() {
+    let web = Web::start(|_, _| answer(200, "hello"));
+    let more = asset("asks", "path = \"items/1\"", "paths = [\"items/*\"]");
+    let setting = Setting::new("http", &web, &format!("{WITH_KEY}{KEY_RESOURCE}"), &more);
+    setting.run_with_key(0);
+    let sent = format!("Bearer {KEY}");
+    assert_eq!(web.requests()[0].header("authorization"), Some(&*sent));
+    let rows = "select query_to_xml(format('select t::text as row from %I t', tablename), true, false, '')::text
+         from pg_tables where schemaname = 'public'";
+    assert!(!setting.flowstone.database().ask(rows).concat().contains(KEY));
+    let unset = setting.run("asks").expect_status(1);
+    assert!(unset.stdout.contains("the worker has no variable FLOWSTONE_SECRET_API_KEY"), "{}", unset.stdout);
+    assert_eq!(web.requests().len(), 1, "without it nothing is sent");
+
+    // All of it an operator's: the pipeline only grants.
+    setting.register_resources();
+    setting.run_with_key(0);
+    assert_eq!(web.requests()[1].header("authorization"), Some(&*sent));
+}
+
+#[test]
+fn a_pipeline_cannot_send_an_operators_secret_where_it_likes() {
+    let web = Web::start(|_, _| answer(200, "hello"));
+    let more = asset("asks", "path = \"items/1\"", "paths = [\"items/*\"]");
+    let setting = Setting::new("http", &web, WITH_KEY, &more);
+    let folder = setting.flowstone.folder();
+    fs::write(folder.join("operator.toml"), KEY_RESOURCE).unwrap();
+    setting.flowstone.run(["resource", "add", "./operator.toml"]).expect_status(0);
+    let refused = setting.run_with_key(2);
+    assert!(refused.stderr.contains("there is no secret `api_key`"), "{}", refused.stderr);
+    assert!(web.requests().is_empty());
+}
+
+#[test]
+fn a_resource_that_was_moved_since_the_deploy_refuses_its_grants() {
+    let (web, elsewhere) = (Web::start(|_, _| answer(200, "hello")), Web::start(|_, _| answer(200, "moved")));
+    let more = asset("asks", "path = \"items/1\"", "paths = [\"items/*\"]");
+    let setting = Setting::new("http", &web, "", &more);
+    setting.register_resources();
+    setting.run("asks").expect_status(0);
+    let folder = setting.flowstone.folder();
+    let text = fs::read_to_string(folder.join("operator.toml")).unwrap();
+    fs::write(folder.join("operator.toml"), text.replace(&web.authority(), &elsewhere.authority())).unwrap();
+    setting.flowstone.run(["resource", "add", "./operator.toml"]).expect_status(0);
+    let refused = setting.flowstone.run(["run", "web", "asks"]).expect_status(1);
+    assert!(refused.stderr.contains("deploy the pipeline again"), "{}", refused.stderr);
+    assert!(elsewhere.requests().is_empty());
+}
