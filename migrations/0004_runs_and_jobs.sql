@@ -67,7 +67,6 @@ create table job_input (
     upstream_job_id    uuid,
     materialization_id uuid,
     primary key (tenant_id, job_id, input, position),
-    foreign key (tenant_id, job_id) references job,
     foreign key (tenant_id, upstream_job_id) references job,
     foreign key (tenant_id, materialization_id) references materialization,
     constraint job_input_has_one_origin
@@ -87,7 +86,6 @@ create table job_end (
     reused             boolean     not null,
     ended_at           timestamptz not null default now(),
     primary key (tenant_id, job_id),
-    foreign key (tenant_id, job_id) references job,
     foreign key (tenant_id, materialization_id) references materialization,
     constraint job_end_state_is_final check (state in ('succeeded', 'skipped', 'failed', 'cancelled')),
     constraint job_end_succeeded_iff_materialized check ((state = 'succeeded') = (materialization_id is not null)),
@@ -131,33 +129,48 @@ create index attempt_by_job on attempt (tenant_id, job_id, attempt_id);
 
 -- Makes the partitions of some days. Safe to call again, and from several processes at once.
 -- Rows of other days go to the default partition: a clock that is wrong must not lose a job.
+--
+-- What is kept by the job's id is in the partition of its job's day, always: the three are made together or not at all.
+-- So their foreign keys join partition with partition, and checking a row costs a look into one table; against `job` as
+-- a whole it costs several times as much as writing it.
 create function ensure_history_days(first_day date, days integer) returns void language plpgsql as $$
 declare
-    history text;
     day date;
-    lower_id uuid;
-    upper_id uuid;
 begin
     -- Making a partition locks its table: it must not queue behind a long transaction, and everybody else behind it.
     perform set_config('lock_timeout', '500ms', true);
     perform pg_advisory_xact_lock(hashtext('flowstone.ensure_history_days'));
-    foreach history in array array['job', 'job_input', 'job_end', 'attempt'] loop
-        for offset_days in 0 .. days - 1 loop
-            day := first_day + offset_days;
-            if to_regclass(format('%s_%s', history, to_char(day, 'YYYYMMDD'))) is null then
-                -- The first id of a millisecond: its 48 bits of time, and zeros.
-                lower_id := (lpad(to_hex((extract(epoch from day::timestamp) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
-                upper_id := (lpad(to_hex((extract(epoch from (day + 1)::timestamp) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
-                begin
-                    execute format('create table %I partition of %I for values from (%L) to (%L)',
-                        history || '_' || to_char(day, 'YYYYMMDD'), history, lower_id, upper_id);
-                exception when check_violation then
-                    -- The default partition has rows of that day already, and keeps the day.
-                    raise warning '% of % stays in the default partition', history, day;
-                end;
-            end if;
-        end loop;
+    for offset_days in 0 .. days - 1 loop
+        day := first_day + offset_days;
+        perform make_history_day(array['job', 'job_input', 'job_end'], day);
+        perform make_history_day(array['attempt'], day);
     end loop;
+end
+$$;
+
+-- One day of tables that belong together, the first of them the one that the others refer to.
+create function make_history_day(tables text[], day date) returns void language plpgsql as $$
+declare
+    suffix text := to_char(day, '_YYYYMMDD');
+    -- The first id of a millisecond: its 48 bits of time, and zeros.
+    lower_id uuid := (lpad(to_hex((extract(epoch from day::timestamp) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
+    upper_id uuid := (lpad(to_hex((extract(epoch from (day + 1)::timestamp) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
+    history text;
+begin
+    if to_regclass(tables[1] || suffix) is not null then
+        return;
+    end if;
+    foreach history in array tables loop
+        execute format('create table %I partition of %I for values from (%L) to (%L)',
+            history || suffix, history, lower_id, upper_id);
+        if history <> tables[1] then
+            execute format('alter table %I add foreign key (tenant_id, job_id) references %I',
+                history || suffix, tables[1] || suffix);
+        end if;
+    end loop;
+exception when check_violation then
+    -- The default partition has rows of that day already, and keeps the day.
+    raise warning '% of % stays in the default partition', tables[1], day;
 end
 $$;
 
@@ -165,3 +178,5 @@ create table job_default partition of job default;
 create table job_input_default partition of job_input default;
 create table job_end_default partition of job_end default;
 create table attempt_default partition of attempt default;
+alter table job_input_default add foreign key (tenant_id, job_id) references job_default;
+alter table job_end_default add foreign key (tenant_id, job_id) references job_default;

@@ -572,4 +572,20 @@ async fn a_day_that_has_rows_in_the_default_partition_does_not_stop_the_others()
     .await
     .unwrap();
     assert_eq!(made, 1, "the other tables have their day");
+    // What belongs to that job stays with it, and its foreign keys find it.
+    let end = format!(
+        "insert into job_end (tenant_id, job_id, state, cause, reused)
+         select tenant_id, job_id, 'cancelled', 'a wrong clock', false from job_default where run_id = '{run}'"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(end)).execute(&pool).await.unwrap();
+    let astray: Vec<String> = sqlx::query_scalar(
+        "select i.inhrelid::regclass::text from pg_inherits i
+         where i.inhparent in ('job_input'::regclass, 'job_end'::regclass)
+           and not exists (select from pg_constraint f where f.contype = 'f' and f.conrelid = i.inhrelid
+               and f.confrelid::regclass::text = regexp_replace(i.inhrelid::regclass::text, '^job_(input|end)', 'job'))",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert_eq!(astray, Vec::<String>::new(), "each day refers to the jobs of the same day");
 }

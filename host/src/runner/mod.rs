@@ -339,14 +339,15 @@ impl Shared {
             tracing::error!("a finished job came after the committer had ended; its lease will expire");
         }
         self.release_pending(1);
+        self.wake.notify_one();
     }
 
-    /// That many jobs fewer are pending.
+    /// That many jobs fewer are pending. Does not wake the claimer: what it gives back itself, because there was
+    /// nothing to claim, must not have it ask again at once.
     fn release_pending(&self, jobs: usize) {
         if self.pending.fetch_sub(jobs, Ordering::AcqRel) == jobs {
             self.drained.notify_waiters();
         }
-        self.wake.notify_one();
     }
 
     fn measure(&self, took: Duration) {

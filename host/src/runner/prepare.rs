@@ -663,3 +663,35 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ClaimToken, JobId};
+
+    fn job(inputs: usize) -> ClaimedJob {
+        let (job, token) = (JobId::new(), ClaimToken::random());
+        ClaimedJob {
+            claim: Claim { tenant: "default".into(), job, token, charged: 0, released: 0 },
+            run: RunId::new(),
+            asset_version: AssetVersionId::new(),
+            asset: "a".into(),
+            partition_key: "none".into(),
+            forced: false,
+            cancel_requested: false,
+            inputs,
+        }
+    }
+
+    fn sizes(inputs: &[usize]) -> Vec<usize> {
+        parts(inputs.iter().map(|inputs| job(*inputs)).collect()).iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn a_batch_that_reads_very_much_is_loaded_in_parts() {
+        assert_eq!(sizes(&[10_000; 500]), [1; 500]);
+        assert_eq!(sizes(&[3; 500]), [500]);
+        assert_eq!(sizes(&[0, INPUTS_LOADED_MAX, 0, 1, INPUTS_LOADED_MAX * 9, 0]), [3, 1, 2]);
+        assert_eq!(sizes(&[]), [0; 0]);
+    }
+}

@@ -131,6 +131,21 @@ pub struct JobRecord {
     pub ended_at_ms: Option<i64>,
 }
 
+/// A job of a run, and how it ended.
+#[derive(Clone, Debug)]
+pub struct JobEndRecord {
+    /// Its id.
+    pub id: JobId,
+    /// A final state; none while it has not ended.
+    pub state: Option<String>,
+    /// Why, unless it succeeded.
+    pub cause: Option<String>,
+    /// Whether it succeeded without running.
+    pub reused: bool,
+    /// What it made.
+    pub materialization: Option<MaterializationId>,
+}
+
 /// An attempt with its log.
 #[derive(Clone, Debug)]
 pub struct AttemptLog {
@@ -318,6 +333,42 @@ impl Store {
                 materialization: row.materialization_id.map(MaterializationId),
                 attempts: row.attempts,
                 ended_at_ms: row.ended_at_ms,
+            })
+            .collect())
+    }
+
+    /// The same jobs, with nothing but how they ended: for whoever follows a run and reads all of them.
+    pub async fn list_ends(
+        &self,
+        tenant: &str,
+        run: RunId,
+        after: Option<JobId>,
+        limit: i64,
+    ) -> Result<Vec<JobEndRecord>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select j.job_id, e.state as "state?", e.cause as "cause?", coalesce(e.reused, false) as "reused!",
+                      e.materialization_id as "materialization_id?"
+               from job j
+               left join lateral (
+                   select * from job_end where tenant_id = j.tenant_id and job_id = j.job_id offset 0) e on true
+               where j.tenant_id = $1 and j.run_id = $2 and j.job_id > $3
+               order by j.job_id limit $4"#,
+            tenant,
+            run.0,
+            after.map_or(Uuid::nil(), |job| job.0),
+            limit.min(LIST_ROWS_MAX),
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("reading how jobs ended")?;
+        Ok(rows
+            .into_iter()
+            .map(|row| JobEndRecord {
+                id: JobId(row.job_id),
+                state: row.state,
+                cause: row.cause,
+                reused: row.reused,
+                materialization: row.materialization_id.map(MaterializationId),
             })
             .collect())
     }

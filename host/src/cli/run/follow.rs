@@ -166,17 +166,17 @@ impl<'a> Follow<'a> {
     async fn catch_up(&mut self) -> Result<(), StoreError> {
         let (mut after, mut all_ended) = (self.ended_through, true);
         loop {
-            let page = self.app.store.list_jobs(&self.app.tenant, self.run, after, LIST_ROWS_MAX).await?;
+            let page = self.app.store.list_ends(&self.app.tenant, self.run, after, LIST_ROWS_MAX).await?;
             for job in &page {
-                let ended = matches!(&*job.state, "succeeded" | "skipped" | "failed" | "cancelled");
-                all_ended &= ended;
+                let Some(state) = &job.state else {
+                    all_ended = false;
+                    continue;
+                };
                 if all_ended {
                     self.ended_through = Some(job.id);
                 }
-                if ended {
-                    let end = End { state: &job.state, cause: job.cause.as_deref(), reused: job.reused };
-                    self.end(job.id, end, job.materialization);
-                }
+                let end = End { state, cause: job.cause.as_deref(), reused: job.reused };
+                self.end(job.id, end, job.materialization);
             }
             after = page.last().map(|job| job.id).or(after);
             if (page.len() as i64) < LIST_ROWS_MAX {
