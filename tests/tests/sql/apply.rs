@@ -6,7 +6,7 @@ use flowstone_tests::{
     Database as FlowstoneDatabase, Flowstone,
     deadline::wait_until_database_says,
     fault::{self, COMMIT_STEPS, Fault, Gate, SOMEBODY_WAITS_AT_THE_GATE, When, let_sessions_expire},
-    pipeline::{ended, guest as component},
+    pipeline::{ended, example, guest, root},
     proxy::{Cut, Proxy},
 };
 use serde_json::Value as Json;
@@ -34,7 +34,7 @@ impl Shop {
         let database = FlowstoneDatabase::new().await;
         let flowstone = Flowstone::owning(database);
         let manifest = flowstone.folder().join("flowstone.toml");
-        let component = component("sql");
+        let component = guest("sql");
         let mut text = format!(
             "[pipeline]\nname = \"shop\"\n[[components]]\npath = \"{}\"\n[resources.shop]\nkind = \"sql\"\n\
              url_env = \"FLOWSTONE_SQL_SHOP\"\nrole = \"{}\"\nsearch_path = [\"shop\"]\naccess = \"read-write\"\n",
@@ -339,4 +339,39 @@ async fn no_url_and_no_password_is_ever_stored() {
         let found: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&pool).await.unwrap();
         assert_eq!(found, 0, "{table}");
     }
+}
+
+/// The example, over its own `setup.sql`, with names of this test's for its roles: they are the server's, not the database's.
+#[tokio::test]
+async fn the_example_reads_orders_and_writes_their_sums_once() {
+    let folder = root().join("examples/sql");
+    let warehouse = Warehouse::new("drop schema shop; drop table public.flowstone_applied;").await;
+    let own = |text: String| {
+        text.replace("shop_reader", &warehouse.role().replace("role", "r"))
+            .replace("shop_writer", &warehouse.role().replace("role", "w"))
+    };
+    warehouse.execute(own(fs::read_to_string(folder.join("setup.sql")).unwrap())).await;
+    let flowstone = Flowstone::owning(FlowstoneDatabase::new().await);
+    let manifest = flowstone.folder().join("flowstone.toml");
+    let text = own(fs::read_to_string(folder.join("flowstone.toml")).unwrap());
+    let component = example("sql").display().to_string();
+    fs::write(&manifest, text.replace("target/wasm32-wasip2/release/sql.wasm", &component)).unwrap();
+    let logins = ["r_login", "w_login"]
+        .map(|login| warehouse.url_in(warehouse.socket_folder(), &warehouse.role().replace("role", login)));
+    let variables = [("FLOWSTONE_SQL_SHOP", &*logins[0]), ("FLOWSTONE_SQL_SHOP_WRITER", &*logins[1])];
+    for _ in 0..2 {
+        flowstone.start_with(["run", manifest.to_str().unwrap()], variables).wait().expect_status(0);
+    }
+    let shown = flowstone.run(["show", "sql", "daily_sums", "--partition", "2024-01-02"]).expect_status(0).stdout;
+    let sums = warehouse.ask("select day || ' ' || orders || ' ' || total from shop.sums order by day").await;
+    let asked = warehouse
+        .ask("select day || ' ' || count(*) || ' ' || sum(total) from shop.orders group by day order by day")
+        .await;
+    assert_eq!(sums, asked);
+    assert!(sums[1].ends_with(&format!(" {shown}")), "{sums:?}, {shown}");
+    let roles = format!(
+        "drop owned by {0}r, {0}w, {0}r_login, {0}w_login; drop role {0}r, {0}w, {0}r_login, {0}w_login",
+        warehouse.role().replace("role", "")
+    );
+    warehouse.execute(roles).await;
 }
