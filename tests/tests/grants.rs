@@ -33,7 +33,7 @@ impl Grants {
              [assets.oversleeps]\ngrants.wall = {{}}\nlimits.timeout = \"300ms\"\nretry.max_attempts = 1\n\
              [assets.drawn]\ngrants.dice = {{}}\n\
              [assets.pries]\nretry.max_attempts = 1\n\
-             [assets.signed]\n{secret}[assets.blabs]\n{secret}[assets.blabs_quietly]\n{secret}[assets.panics]\n{secret}"
+             [assets.signed]\n{secret}[assets.signed_hourly]\n{secret}[assets.blabs]\n{secret}[assets.blabs_quietly]\n{secret}[assets.panics]\n{secret}"
         );
         fs::write(&self.manifest, text).unwrap();
     }
@@ -149,6 +149,18 @@ fn a_secret_reaches_the_asset_from_the_environment_a_file_and_the_database() {
     grants.flowstone.run(["secret", "remove", "token"]).expect_status(0);
     grants.flowstone.run(["secret", "remove", "token"]).expect_status(2);
     grants.run("signed", 1);
+}
+
+/// More look-ups at once than the pool has connections open: some open a new one.
+#[test]
+fn sealed_secrets_are_looked_up_for_many_attempts_at_once() {
+    let grants = Grants::new(&ALL.replace("env = \"FLOWSTONE_SECRET_TOKEN\"", "sealed = true"));
+    let mut command = grants.flowstone.command(["secret", "set", "token"]);
+    Output::with_input(&mut command, TOKEN.as_bytes()).expect_status(0);
+    let run = grants.flowstone.run(["run", &grants.manifest, "signed_hourly", "--concurrency", "64"]).expect_status(0);
+    assert!(!run.stderr.contains("panic"), "{}", run.stderr);
+    let verdicts = grants.flowstone.database().ask("select distinct verdict::text from attempt");
+    assert_eq!(verdicts, ["succeeded"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

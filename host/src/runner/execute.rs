@@ -1,8 +1,8 @@
-//! Executing: each prepared job in a slot of the guests' runtime, and its report as what the commit writes.
+//! Executing: each prepared job in a slot, its guest on the guests' runtime, and its report as what the commit writes.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
     Event, Shared,
@@ -21,11 +21,11 @@ use crate::{
     store::commit::{AttemptRecord, Counts, Ending, ExternalRead, FinishedJob, NewMaterialization, NewStagedFile},
 };
 
-/// Runs prepared jobs, each on the guests' runtime as soon as a slot is free, until nothing is left.
+/// Runs prepared jobs, each as soon as a slot is free, until nothing is left.
 pub(super) async fn execute_prepared(
     shared: Arc<Shared>,
     mut queue: mpsc::UnboundedReceiver<Prepared>,
-    guests: tokio::runtime::Handle,
+    guests: Handle,
 ) {
     loop {
         let prepared = tokio::select! {
@@ -42,7 +42,7 @@ pub(super) async fn execute_prepared(
         shared.clone().tasks.spawn(vital(async move {
             let (claim, run, name) = (prepared.job.claim.clone(), prepared.job.run, prepared.job.name());
             let within = shared.clone();
-            let finished = guests.spawn(async move { execute(&within, prepared).await }).await;
+            let finished = tokio::spawn(async move { execute(&within, &guests, prepared).await }).await;
             drop(slot);
             // A panic of ours is the host's fault; the job is not lost with it.
             shared.finish(finished.unwrap_or_else(|panic| stopped_by(&shared, claim, run, name, panicked(&panic))));
@@ -55,18 +55,21 @@ fn panicked(panic: &tokio::task::JoinError) -> Obstacle {
     Obstacle::Host("the host panicked".to_owned())
 }
 
-async fn execute(shared: &Arc<Shared>, prepared: Prepared) -> FinishedJob {
+/// Only the guest runs on the guests' threads: these have no I/O driver, which a new connection to the database needs.
+async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> FinishedJob {
     let Prepared { job, mut attempt, stop } = prepared;
+    let hindered = |obstacle| stopped_by(shared, job.claim.clone(), job.run, job.name(), obstacle);
     match open_reach(shared, &job).await {
         Ok(reach) => attempt.reach = reach,
-        Err(obstacle) => {
-            let (claim, run, name) = (job.claim.clone(), job.run, job.name());
-            return stopped_by(shared, claim, run, name, obstacle);
-        }
+        Err(obstacle) => return hindered(obstacle),
     }
     shared.tell(Event::Started { run: job.run, job: job.claim.job });
     let begun = Instant::now();
-    let report = shared.engine.run(attempt, stop).await;
+    let within = shared.clone();
+    let report = match guests.spawn(async move { within.engine.run(attempt, stop).await }).await {
+        Ok(report) => report,
+        Err(panic) => return hindered(panicked(&panic)),
+    };
     shared.measure(begun.elapsed());
     let blameless = matches!(report.verdict, Verdict::HostFault(_) | Verdict::Cancelled);
     let again = if !blameless && sources_changed(shared, &job).await { Some(rerun(shared, &job).await) } else { None };

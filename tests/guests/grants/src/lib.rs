@@ -52,6 +52,12 @@ fn signed(ctx: &Context) -> Result<String> {
     Ok(sum.to_string())
 }
 
+/// The same by the hour, so that many attempts want it at once.
+#[asset(partitions(hour = hourly("2024-01-01T00", "2024-01-09T00")), requires(token = secret("signs the output")))]
+fn signed_hourly(ctx: &Context) -> Result<String> {
+    signed(ctx)
+}
+
 /// Says a secret wherever a guest can say something, then fails with it.
 #[asset(requires(token = secret("tells everybody")))]
 fn blabs(ctx: &Context) -> Result<String> {
