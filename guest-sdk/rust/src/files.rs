@@ -23,12 +23,12 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::rc::Rc;
 
 use crate::error::{Error, Result};
 use crate::host::{self, CALL_BYTES_MAX, HostResult};
-use crate::stream::{Source, Stream};
+use crate::stream::{Source, Stream, reads_its_stream};
 
 /// As many entries as one call lists.
 const ENTRIES_PER_CALL: u32 = 1_000;
@@ -168,25 +168,7 @@ impl Source for File {
     }
 }
 
-impl Read for FileReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-
-    fn read_to_end(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        self.0.read_to_end(buffer)
-    }
-}
-
-impl BufRead for FileReader {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.0.fill_buf()
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.0.consume(amount);
-    }
-}
+reads_its_stream!(FileReader);
 
 impl Seek for FileReader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {

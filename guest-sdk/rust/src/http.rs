@@ -27,7 +27,7 @@
 //! assert_eq!(finished.json::<Rate>().value, 1.1);
 //! ```
 
-use std::io::{self, BufRead, Read};
+use std::io::Read;
 use std::rc::Rc;
 
 use serde::Serialize;
@@ -35,7 +35,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::host::{self, HostResult, RequestRecord};
-use crate::stream::{Source, Stream};
+use crate::stream::{Source, Stream, reads_its_stream};
 
 /// A granted origin. Paths are below the URL that the operator registered.
 #[derive(Clone)]
@@ -207,22 +207,4 @@ impl Source for Body {
     }
 }
 
-impl Read for BodyReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-
-    fn read_to_end(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        self.0.read_to_end(buffer)
-    }
-}
-
-impl BufRead for BodyReader {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.0.fill_buf()
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.0.consume(amount);
-    }
-}
+reads_its_stream!(BodyReader);

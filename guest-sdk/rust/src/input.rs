@@ -1,13 +1,13 @@
 //! One version of an input, and the ways to read it.
 
-use std::io::{self, BufRead, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::host::{self, HostResult, VersionRecord};
 use crate::partition::Partition;
-use crate::stream::{Source, Stream};
+use crate::stream::{Source, Stream, reads_its_stream};
 
 /// One materialization that the host chose for this job. It does not change while the job runs.
 ///
@@ -140,7 +140,7 @@ fn describe(name: &str) -> String {
 
 /// The bytes of one version, as a stream.
 ///
-/// It reads a mebibyte ahead: [`BufRead::fill_buf`] is the cheapest way to take what is there.
+/// It reads a mebibyte ahead: [`std::io::BufRead::fill_buf`] is the cheapest way to take what is there.
 pub struct InputReader(Stream<Version>);
 
 /// The host's reader, with what it needs to be told.
@@ -170,25 +170,7 @@ impl Source for Version {
     }
 }
 
-impl Read for InputReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-
-    fn read_to_end(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        self.0.read_to_end(buffer)
-    }
-}
-
-impl BufRead for InputReader {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.0.fill_buf()
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.0.consume(amount);
-    }
-}
+reads_its_stream!(InputReader);
 
 impl Seek for InputReader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {

@@ -99,6 +99,33 @@ impl<S: Source> Seek for Stream<S> {
     }
 }
 
+/// `Read` and `BufRead` of a public reader whose only field is its stream.
+macro_rules! reads_its_stream {
+    ($reader:ty) => {
+        impl std::io::Read for $reader {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                std::io::Read::read(&mut self.0, buffer)
+            }
+
+            fn read_to_end(&mut self, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
+                std::io::Read::read_to_end(&mut self.0, buffer)
+            }
+        }
+
+        impl std::io::BufRead for $reader {
+            fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+                std::io::BufRead::fill_buf(&mut self.0)
+            }
+
+            fn consume(&mut self, amount: usize) {
+                std::io::BufRead::consume(&mut self.0, amount);
+            }
+        }
+    };
+}
+
+pub(crate) use reads_its_stream;
+
 #[cfg(test)]
 mod tests {
     use super::*;
