@@ -92,7 +92,8 @@ fn read_directory<'a>(
     Some(DirectoryGrant { resource: resource.to_owned(), access, paths, write_bytes })
 }
 
-fn read_globs<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
+/// A grant's list of globs, none of which has been looked at.
+pub(super) fn list_globs<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<&'a str> {
     let Some(globs) = reader.strings(entry) else { return Vec::new() };
     if globs.is_empty() {
         reader.refuse(entry, "an empty list grants nothing", "list globs, or remove the grant");
@@ -101,6 +102,11 @@ fn read_globs<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
         reader.refuse(entry, format!("{} globs are more than {}", globs.len(), limit::GRANT_PATHS_MAX), "");
         return Vec::new();
     }
+    globs
+}
+
+fn read_globs<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
+    let globs = list_globs(reader, entry);
     for glob in &globs {
         if let Some((mistake, fix)) = glob_mistake(glob) {
             reader.refuse(entry, format!("\"{}\" {mistake}", shown(glob)), fix);

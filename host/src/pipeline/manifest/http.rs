@@ -13,7 +13,7 @@ use super::{
         quantity::parse_duration_ms,
         resource::Resource,
     },
-    grant::glob_mistake,
+    grant::{glob_mistake, list_globs},
     read_path,
     reader::{Entry, Reader, Section, bytes, duration},
     resource::Declared,
@@ -298,16 +298,8 @@ fn header_name<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>, name: &str) -> Op
 }
 
 fn read_paths<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
-    let Some(globs) = reader.strings(entry) else { return Vec::new() };
-    if globs.is_empty() {
-        reader.refuse(entry, "an empty list grants nothing", "list globs, or remove the grant");
-    }
-    if globs.len() > limit::GRANT_PATHS_MAX {
-        reader.refuse(entry, format!("{} globs are more than {}", globs.len(), limit::GRANT_PATHS_MAX), "");
-        return Vec::new();
-    }
     let mut paths = Vec::new();
-    for glob in globs {
+    for glob in list_globs(reader, entry) {
         // `/` alone is the base itself; a final one is a name of its own to most servers.
         let below = glob.strip_prefix('/').unwrap_or(glob);
         let named = below.strip_suffix('/').unwrap_or(below);
