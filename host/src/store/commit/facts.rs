@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::values::{AttemptRecord, ExternalRead, FinishedJob, NewEdge, NewMaterialization, NewStagedFile};
+use super::values::{AttemptRecord, FinishedJob, NewMaterialization};
 use crate::{
     blob::Digest,
     store::{StoreError, column, error::Doing as _},
@@ -54,6 +54,15 @@ pub(super) async fn insert_attempts(connection: &mut PgConnection, batch: &[&Fin
 
 /// A finished job and what it made.
 pub(super) type Made<'a> = (&'a FinishedJob, &'a NewMaterialization);
+
+/// What each materialization has several of, with the tenant and the materialization of each.
+fn rows_of<'a, T>(
+    made: &[Made<'a>],
+    several: impl Fn(&'a NewMaterialization) -> &'a [T],
+) -> Vec<(&'a str, Uuid, &'a T)> {
+    let rows = |&(item, new): &Made<'a>| several(new).iter().map(move |one| (&*item.claim.tenant, new.id.0, one));
+    made.iter().flat_map(rows).collect()
+}
 
 /// Outputs and staged contents; what is there already is the same bytes.
 pub(super) async fn insert_blobs(connection: &mut PgConnection, made: &[Made<'_>]) -> Result<(), StoreError> {
@@ -150,10 +159,7 @@ pub(super) async fn insert_materializations(
 }
 
 pub(super) async fn insert_edges(connection: &mut PgConnection, made: &[Made<'_>]) -> Result<(), StoreError> {
-    let rows: Vec<(&str, Uuid, &NewEdge)> = made
-        .iter()
-        .flat_map(|(item, new)| new.edges.iter().map(|edge| (item.claim.tenant.as_str(), new.id.0, edge)))
-        .collect();
+    let rows = rows_of(made, |new| &new.edges);
     if rows.is_empty() {
         return Ok(());
     }
@@ -175,10 +181,7 @@ pub(super) async fn insert_edges(connection: &mut PgConnection, made: &[Made<'_>
 }
 
 pub(super) async fn insert_external_reads(connection: &mut PgConnection, made: &[Made<'_>]) -> Result<(), StoreError> {
-    let rows: Vec<(&str, Uuid, &ExternalRead)> = made
-        .iter()
-        .flat_map(|(item, new)| new.external_reads.iter().map(|read| (item.claim.tenant.as_str(), new.id.0, read)))
-        .collect();
+    let rows = rows_of(made, |new| &new.external_reads);
     if rows.is_empty() {
         return Ok(());
     }
@@ -200,10 +203,7 @@ pub(super) async fn insert_external_reads(connection: &mut PgConnection, made: &
 }
 
 pub(super) async fn insert_staged_files(connection: &mut PgConnection, made: &[Made<'_>]) -> Result<(), StoreError> {
-    let rows: Vec<(&str, Uuid, &NewStagedFile)> = made
-        .iter()
-        .flat_map(|(item, new)| new.staged_files.iter().map(|file| (item.claim.tenant.as_str(), new.id.0, file)))
-        .collect();
+    let rows = rows_of(made, |new| &new.staged_files);
     if rows.is_empty() {
         return Ok(());
     }
