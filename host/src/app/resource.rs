@@ -114,10 +114,9 @@ pub(super) fn settled(name: &str, resource: &Resource, folder: &Path) -> Result<
         Resource::Secret { source: SecretSource::File(path) } => {
             Ok(Resource::Secret { source: SecretSource::File(place(path)) })
         }
-        Resource::Http(HttpResource { ca: Some(path), .. }) => {
+        Resource::Http(http @ HttpResource { ca: Some(path), .. }) => {
             let fix = "name a PEM file of certificates, relative to the manifest";
             let pem = read_authority(&folder.join(path)).map_err(|message| mistake("ca", message, fix))?;
-            let Resource::Http(http) = resource else { unreachable!("it was just matched") };
             Ok(Resource::Http(HttpResource { ca: Some(pem), ..http.clone() }))
         }
         other => Ok(other.clone()),
