@@ -29,15 +29,16 @@ struct Course {
 
 /// `flowstone run` of ten thousand partitions in one process, beside commits of one row by one client of that server.
 pub fn measure() -> Vec<Row> {
-    let (mut commits, mut courses) = (Vec::new(), Vec::new());
+    let (mut commits, mut courses, mut using) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let deployed = Deployed::new("bench");
         commits.push(commits_per_second(&deployed.database));
-        let course = follow(&deployed);
+        let course = follow(&deployed, "noop_partitioned");
         let speeds: Vec<String> = course.speeds().iter().map(|speed| format!("{speed:.0}")).collect();
         let resident: Vec<String> = course.resident.iter().map(|bytes| format!("{:.0}", bytes / MEGABYTE)).collect();
         eprintln!("round {round}: jobs/s in each thousand: {}; resident MB: {}", speeds.join(" "), resident.join(" "));
         courses.push(course);
+        using.push(follow(&Deployed::new("bench"), "clock_partitioned").speed());
     }
     let all = |figure: fn(&Course) -> f64| courses.iter().map(figure).collect::<Vec<f64>>();
     vec![
@@ -49,6 +50,10 @@ pub fn measure() -> Vec<Row> {
         Row::new("resident at its end", "MB", all(|course| course.resident[STEPS - 1] / MEGABYTE))
             .against("after the first 1,000", all(|course| course.resident[0] / MEGABYTE))
             .ratio_at_most(1.2),
+        // Each of them records a use.
+        Row::new("10,000 that read a clock", "jobs/s", using)
+            .against("10,000 no-op jobs", all(Course::speed))
+            .ratio_at_least(0.95),
     ]
 }
 
@@ -64,9 +69,9 @@ impl Course {
     }
 }
 
-fn follow(deployed: &Deployed) -> Course {
+fn follow(deployed: &Deployed, asset: &str) -> Course {
     let (mut ended, mut resident) = (0, Vec::new());
-    watch(deployed.command("run", &["noop_partitioned", "--json"]), |line, _, pid| {
+    watch(deployed.command("run", &[asset, "--json"]), |line, _, pid| {
         // Not parsed: the reader shares the machine with what it measures.
         if line.starts_with(r#"{"event":"job.ended""#) {
             ended += 1;

@@ -4,6 +4,7 @@
 //! It asserts nothing about time: machines differ, and a busy one is not wrong. A target that is missed is marked.
 
 mod bytes;
+mod capabilities;
 mod cpu;
 mod guests;
 mod jobs;
@@ -23,12 +24,13 @@ struct Bench {
     measure: fn() -> Vec<Row>,
 }
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 7] = [
     Bench { name: "noop", measure: noop::measure },
     Bench { name: "start", measure: start::measure },
     Bench { name: "jobs", measure: jobs::measure },
     Bench { name: "plan", measure: plan::measure },
     Bench { name: "bytes", measure: bytes::measure },
+    Bench { name: "capabilities", measure: capabilities::measure },
     Bench { name: "cpu", measure: cpu::measure },
 ];
 

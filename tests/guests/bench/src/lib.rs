@@ -5,6 +5,8 @@
 pub mod kernel;
 mod moving;
 
+use std::{hint::black_box, time::SystemTime};
+
 use flowstone_sdk::prelude::*;
 use serde::Deserialize;
 
@@ -23,6 +25,23 @@ fn noop_partitioned() -> Result<()> {
 /// Nothing, in as many hours, each of which waits for the one `noop`.
 #[asset(inputs(noop = "noop"), partitions(hour = hourly("2020-01-01T00", "2021-02-20T15")))]
 fn noop_fan() -> Result<()> {
+    Ok(())
+}
+
+/// Reads the granted clock once, in each of ten thousand hours.
+#[asset(requires(wall = clock("is what is measured")), partitions(hour = hourly("2020-01-01T00", "2021-02-20T15")))]
+fn clock_partitioned() -> Result<()> {
+    SystemTime::now();
+    Ok(())
+}
+
+/// Reads the granted clock so many times.
+#[asset(requires(wall = clock("is what is measured")))]
+fn clock_calls(ctx: &Context) -> Result<()> {
+    let work: Work = ctx.config()?;
+    for _ in 0..work.size.unwrap_or(0) {
+        black_box(SystemTime::now());
+    }
     Ok(())
 }
 
