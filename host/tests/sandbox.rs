@@ -336,6 +336,7 @@ async fn a_granted_directory_is_read_and_writes_are_staged() {
             access: Access::ReadWrite,
             paths: vec!["*.csv".into()],
             write_bytes: 100,
+            entries: 10,
         },
     }];
     let report = host.run(attempt).await;

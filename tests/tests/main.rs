@@ -9,6 +9,7 @@ mod directories;
 mod embedded;
 mod examples;
 mod faults;
+mod files;
 mod findings;
 mod grants;
 mod hostile;

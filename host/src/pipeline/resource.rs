@@ -98,6 +98,8 @@ pub struct DirectoryGrant {
     pub paths: Vec<String>,
     /// Bytes that one attempt may stage in writes.
     pub write_bytes: u64,
+    /// Files that one attempt may write or remove.
+    pub entries: u32,
 }
 
 /// What may be done with a directory.
@@ -155,7 +157,9 @@ impl Grant {
             Self::Files(grant) => {
                 let writes = match grant.access {
                     Access::Read => String::new(),
-                    Access::ReadWrite => format!(", writes up to {}", bytes_text(grant.write_bytes)),
+                    Access::ReadWrite => {
+                        format!(", writes up to {} in {} files", bytes_text(grant.write_bytes), grant.entries)
+                    }
                 };
                 format!("{} {}{writes}", grant.access.name(), grant.paths.join(" "))
             }

@@ -121,6 +121,11 @@ impl Directory {
         Ok(entries.into_iter().map(|entry| EntryRecord { path: entry.path, size: entry.size }).collect())
     }
 
+    pub(crate) fn stat(&self, path: &str) -> HostResult<EntryRecord> {
+        let entry = self.0.stat(path)?;
+        Ok(EntryRecord { path: entry.path, size: entry.size })
+    }
+
     pub(crate) fn read(&self, path: &str, offset: u64, max: u32) -> HostResult<Vec<u8>> {
         Ok(self.0.read(path, offset, max)?)
     }

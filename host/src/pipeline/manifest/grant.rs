@@ -74,22 +74,24 @@ fn read_directory<'a>(
     entry: &Entry<'a>,
     allowed: Access,
 ) -> Option<DirectoryGrant> {
-    let section = reader.section(entry, &["access", "paths", "write"])?;
+    let section = reader.section(entry, &["access", "paths", "write", "entries"])?;
     let access = section.get("access").map_or(Some(Access::Read), |access| reader.word(access, &ACCESS));
     let access = access.unwrap_or(Access::Read);
     if (allowed, access) == (Access::Read, Access::ReadWrite) {
         let fix = format!("grant \"read\", or set resources.{resource}.access = \"read-write\"");
         reader.refuse(section.get("access").unwrap_or(entry), "the resource may only be read", fix);
     }
-    let write = section.get("write");
-    if let (Some(write), Access::Read) = (write, access) {
-        reader.refuse(write, "changes nothing without access = \"read-write\"", "remove it");
+    let [write, entries] = ["write", "entries"].map(|name| section.get(name));
+    for quota in [write, entries].into_iter().flatten().filter(|_| access == Access::Read) {
+        reader.refuse(quota, "changes nothing without access = \"read-write\"", "remove it");
     }
+    let entries = entries.and_then(|entries| reader.integer(entries, 1, limit::STAGED_FILES_MAX as u32));
     let write_bytes = write.and_then(|write| reader.quantity(write, &bytes(1, limit::OUTPUT_BYTES_MAX)));
     let paths = reader.required(&section, "paths", "list globs, for example paths = [\"*.csv\"]; \"**\" is everything");
     let paths = paths.map(|paths| read_globs(reader, paths)).unwrap_or_default();
     let write_bytes = write_bytes.unwrap_or(limit::WRITE_BYTES_DEFAULT);
-    Some(DirectoryGrant { resource: resource.to_owned(), access, paths, write_bytes })
+    let entries = entries.unwrap_or(limit::STAGED_FILES_DEFAULT);
+    Some(DirectoryGrant { resource: resource.to_owned(), access, paths, write_bytes, entries })
 }
 
 fn read_globs<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
