@@ -30,6 +30,8 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const DESCRIPTION_BYTES_MAX: usize = 4 << 10;
 /// Bytes of a requirement's reason: one sentence.
 pub const REASON_BYTES_MAX: usize = 512;
+/// Parameters of one asset: more would not fit a section of a manifest.
+pub const PARAMETERS_PER_ASSET_MAX: usize = 64;
 /// Bytes of a media type: twice what RFC 6838 allows for a type and a subtype, less the names nobody uses.
 pub const MEDIA_TYPE_BYTES_MAX: usize = 127;
 /// Inputs of one asset.

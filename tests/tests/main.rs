@@ -3,6 +3,7 @@
 mod bad_input;
 mod checker;
 mod command;
+mod config;
 mod control;
 mod crash;
 mod directories;

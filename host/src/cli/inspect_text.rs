@@ -183,6 +183,7 @@ mod tests {
             media_type: "text/csv".into(),
             checks: vec![],
             tags: vec![],
+            parameters: vec![],
         }
     }
 

@@ -23,10 +23,11 @@ use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::sandbox::State;
 use crate::{
-    bindings::flowstone::asset::{context, files, http, inputs, log, output, secrets, types},
+    bindings::flowstone::asset::{config, context, files, http, inputs, log, output, secrets, types},
     capability::{
         Ungranted,
         clock::ClockView,
+        config::{Config, StoreError, WASI_CONFIG},
         context::Context,
         files::Files,
         http::{Http, deny_handle},
@@ -115,6 +116,8 @@ pub fn linker(engine: &wasmtime::Engine, granted: Granted) -> wasmtime::Result<L
     let l = &mut linker;
     add_wasi(l)?;
     context::add_to_linker::<_, HasSelf<Context>>(l, |state| &mut state.context)?;
+    config::add_to_linker::<_, HasSelf<Config>>(l, |state| &mut state.config)?;
+    add_wasi_config(l)?;
     inputs::add_to_linker::<_, HasSelf<Inputs>>(l, |state| &mut state.inputs)?;
     output::add_to_linker::<_, HasSelf<Output>>(l, |state| &mut state.output)?;
     log::add_to_linker::<_, HasSelf<Log>>(l, |state| &mut state.log)?;
@@ -145,6 +148,19 @@ pub fn linker(engine: &wasmtime::Engine, granted: Granted) -> wasmtime::Result<L
     // Values of requests and answers: they reach nothing.
     wasi_http::types::add_to_linker::<_, WasiHttp>(l, &wasi_http::types::LinkOptions::default(), wasi_http_view)?;
     Ok(linker)
+}
+
+fn add_wasi_config(l: &mut Linker<State>) -> wasmtime::Result<()> {
+    for version in WASI_CONFIG {
+        let mut instance = l.instance(version)?;
+        instance.func_wrap("get", |store: StoreContextMut<'_, State>, (key,): (String,)| {
+            Ok((Ok::<_, StoreError>(store.data().config.text(&key)),))
+        })?;
+        instance.func_wrap("get-all", |store: StoreContextMut<'_, State>, (): ()| {
+            Ok((Ok::<_, StoreError>(store.data().config.texts()),))
+        })?;
+    }
+    Ok(())
 }
 
 /// With the version that the library binds; later and earlier ones of 0.2 are the same to the linker.

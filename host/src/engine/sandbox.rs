@@ -13,7 +13,10 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use wasmtime::{CallHook, Store, component::ResourceTable};
+use wasmtime::{
+    CallHook, Store,
+    component::{Instance, ResourceTable},
+};
 use wasmtime_wasi::{filesystem::WasiFilesystemCtx, sockets::WasiSocketsCtx};
 
 use super::{
@@ -29,6 +32,7 @@ use crate::{
     capability::{
         Interrupt, Masks, Reach, Ungranted,
         clock::Clock,
+        config::Config,
         context::Context,
         files::Files,
         http::{Http, HttpReach},
@@ -48,6 +52,7 @@ use crate::{
 /// What a guest's host functions work on: made for one attempt, gone after it.
 pub struct State {
     pub(super) context: Context,
+    pub(super) config: Config,
     pub(super) inputs: Inputs,
     pub(super) output: Output,
     pub(super) log: Log,
@@ -88,6 +93,7 @@ impl State {
         let masks = Masks::of(secrets.iter().map(GrantedSecret::named).chain(http.iter().flat_map(HttpReach::secrets)));
         Ok(Self {
             clock: clock.map_or_else(|| Clock::at(of.context.logical_time_ms), Clock::real),
+            config: Config::new(of.context.config.clone()),
             context: of.context,
             output: Output::new(&blobs, &tenant, of.limits.output_bytes, of.media_type),
             inputs: Inputs::new(of.inputs, blobs.clone(), tenant.clone()),
@@ -130,10 +136,27 @@ pub(super) async fn instantiate(
     guest: &EverythingPre<State>,
     until: &Interrupt,
 ) -> Option<wasmtime::Result<Everything>> {
+    within_allowance(store, until, async |store| guest.instantiate_async(store).await).await
+}
+
+/// The same, and returns the instance itself, which may export more than every guest does.
+pub(super) async fn start(
+    store: &mut Store<State>,
+    guest: &EverythingPre<State>,
+    until: &Interrupt,
+) -> Option<wasmtime::Result<Instance>> {
+    within_allowance(store, until, async |store| guest.instance_pre().instantiate_async(store).await).await
+}
+
+async fn within_allowance<T>(
+    store: &mut Store<State>,
+    until: &Interrupt,
+    instantiate: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+) -> Option<wasmtime::Result<T>> {
     let soon = until.sooner(Instant::now() + INSTANTIATE_TIMEOUT);
     let deadline = soon.deadline();
     store.data_mut().interrupt = soon;
-    let instance = tokio::time::timeout_at(deadline.into(), guest.instantiate_async(&mut *store)).await;
+    let instance = tokio::time::timeout_at(deadline.into(), instantiate(store)).await;
     store.data_mut().interrupt = until.clone();
     instance.ok()
 }

@@ -3,11 +3,13 @@
 //! The exports live here and not in the author's crate, so that an author needs neither wit-bindgen nor the WIT. The
 //! bindings are private: the rest of the crate sees its own types.
 
-use bindings::exports::flowstone::asset::{definitions, materializer};
+use bindings::exports::flowstone::asset::{configuration, definitions, materializer};
 use bindings::flowstone::asset::{context, files, http, inputs, log, output, secrets, types};
 
 use super::{EntryRecord, HostResult, Job, RequestRecord, VersionRecord};
-use crate::definition::{AssetDefinition, Capability, DimensionKeys, Mapping, TimeUnit, list_assets};
+use crate::definition::{
+    AssetDefinition, Capability, DimensionKeys, Mapping, Parameter, ParameterKind, TimeUnit, list_assets,
+};
 use crate::dispatch;
 use crate::error::{CapabilityError, Outcome};
 use crate::log::Level;
@@ -17,7 +19,7 @@ use crate::partition::Partition;
 #[allow(clippy::all, reason = "generated")]
 mod bindings {
     // The world with every capability: what a component does not call is not among its imports.
-    wit_bindgen::generate!({ path: "../../wit", world: "everything" });
+    wit_bindgen::generate!({ path: "../../wit", world: "everything-with-parameters" });
     export!(Component);
 
     use super::Component;
@@ -29,6 +31,17 @@ struct Component;
 impl definitions::Guest for Component {
     fn describe() -> Vec<definitions::Asset> {
         list_assets().into_iter().map(definitions::Asset::from).collect()
+    }
+}
+
+impl configuration::Guest for Component {
+    fn describe_parameters() -> Vec<configuration::AssetParameters> {
+        let assets = list_assets().into_iter().filter(|asset| !asset.parameters.is_empty());
+        let parameters = |asset: &AssetDefinition| configuration::AssetParameters {
+            asset: asset.name.into(),
+            parameters: asset.parameters.iter().map(configuration::Parameter::from).collect(),
+        };
+        assets.map(parameters).collect()
     }
 }
 
@@ -281,6 +294,24 @@ impl From<TimeUnit> for definitions::TimeUnit {
             TimeUnit::Week => Self::Week,
             TimeUnit::Month => Self::Month,
             TimeUnit::Year => Self::Year,
+        }
+    }
+}
+
+impl From<&Parameter> for configuration::Parameter {
+    fn from(parameter: &Parameter) -> Self {
+        let kind = match parameter.kind {
+            ParameterKind::Text => configuration::Kind::Text,
+            ParameterKind::Integer => configuration::Kind::Integer,
+            ParameterKind::Number => configuration::Kind::Number,
+            ParameterKind::Boolean => configuration::Kind::Boolean,
+            ParameterKind::Json => configuration::Kind::Json,
+        };
+        Self {
+            name: parameter.name.into(),
+            kind,
+            default: parameter.default.map(Into::into),
+            description: parameter.description.into(),
         }
     }
 }

@@ -196,9 +196,7 @@ impl Directory {
 
     pub(crate) fn read(&self, path: &str, offset: u64, max: u32) -> HostResult<Vec<u8>> {
         check_path(path)?;
-        self.with_files(|files| {
-            Ok(chunk_at(files.seen(path)?, usize::try_from(offset).unwrap_or(usize::MAX), max))
-        })
+        self.with_files(|files| Ok(chunk_at(files.seen(path)?, usize::try_from(offset).unwrap_or(usize::MAX), max)))
     }
 
     pub(crate) fn append(&self, path: &str, bytes: &[u8]) -> HostResult<()> {

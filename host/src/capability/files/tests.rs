@@ -13,7 +13,11 @@ use tokio_util::sync::CancellationToken;
 use types::CapabilityError;
 
 use super::*;
-use crate::{blob::Digest, capability::Abort, limit::{STAGED_FILES_DEFAULT, STAGED_FILES_MAX}};
+use crate::{
+    blob::Digest,
+    capability::Abort,
+    limit::{STAGED_FILES_DEFAULT, STAGED_FILES_MAX},
+};
 
 /// Beside the granted folder `data` is a file `outside.csv` that no path may reach.
 struct Setting {

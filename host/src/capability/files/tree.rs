@@ -278,7 +278,17 @@ mod tests {
         let long = ["x/y/".repeat(PATH_BYTES_MAX / 4), "x".repeat(FILE_NAME_BYTES_MAX + 1), "x".repeat(64 << 10)];
         assert_eq!(check_path(&"x".repeat(FILE_NAME_BYTES_MAX)), Ok(()));
         for bad in long.iter().map(|long| &**long).chain([
-            "", "/", "/etc/passwd", "a/", "a//b", ".", "..", "../a", "a/../b", "a/.", "a\0b",
+            "",
+            "/",
+            "/etc/passwd",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "../a",
+            "a/../b",
+            "a/.",
+            "a\0b",
         ]) {
             assert!(check_path(bad).is_err(), "{bad:?}");
         }

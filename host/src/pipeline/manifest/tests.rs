@@ -235,6 +235,10 @@ fn wrong_types_are_refused_everywhere() {
         "flowstone.toml:9:16: assets.raw.config.a: JSON has no infinity and no NaN; write a number",
     );
     check(
+        answer_asset("config = { a = [\"x\\u0000\"] }\n"),
+        "flowstone.toml:9:16: assets.raw.config.a: holds a NUL, which the database cannot keep; leave it out",
+    );
+    check(
         answer_asset("fresh_for = true\n"),
         "flowstone.toml:9:13: assets.raw.fresh_for: must be a duration, not true or false; \
          write a number with ms, s, m, h or d, for example \"90s\"",
