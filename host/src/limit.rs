@@ -266,8 +266,8 @@ pub const DIRECTORY_DEPTH_MAX: usize = 32;
 pub const DIRECTORY_ENTRIES_MAX: usize = 100_000;
 /// Entries that one call lists.
 pub const ENTRIES_PER_CALL_MAX: usize = 1_000;
-/// Directories that an attempt has open at once, over all its resources.
-pub const DIRECTORIES_OPEN_MAX: usize = 256;
+/// Files of mounted directories that an attempt has open at once; each holds a descriptor.
+pub const MOUNTED_FILES_OPEN_MAX: usize = 256;
 /// Files that one attempt may write or remove, over all its directories; each may hold a descriptor and a buffer.
 pub const STAGED_FILES_MAX: usize = 256;
 /// Of these in one directory, when the manifest is silent: all of them.

@@ -56,13 +56,21 @@ impl Vault {
 
     /// The manifest with this grant for the assets, these steps for `tries`, and the folder that is granted.
     fn bind(&self, folder: &str, grant: &str, steps: &Value) {
+        let idle = r#"paths = ["unused"]"#;
+        let (plain, mounted) = if grant.contains("mount") { (idle, grant) } else { (grant, idle) };
+        let asset = |(name, grant): (&str, &str)| {
+            format!(
+                "[assets.{name}]\ngrants.vault = {{ {grant} }}\nconfig.steps = {}\nretry.max_attempts = 1\n\
+                 limits.fuel = \"100G\"\n",
+                toml(steps)
+            )
+        };
+        let assets = [("tries", plain), ("races", plain), ("opens", mounted), ("races_mounted", mounted)].map(asset);
         let text = format!(
             "[pipeline]\nname = \"vault\"\n[[components]]\npath = \"{}\"\n[resources.vault]\nkind = \"directory\"\n\
-             path = \"{folder}\"\naccess = \"read-write\"\n[assets.tries]\ngrants.vault = {{ {grant} }}\n\
-             config.steps = {}\nretry.max_attempts = 1\n[assets.races]\ngrants.vault = {{ {grant} }}\n\
-             retry.max_attempts = 1\nlimits.fuel = \"100G\"\n",
+             path = \"{folder}\"\naccess = \"read-write\"\n{}",
             guest("files").display(),
-            toml(steps),
+            assets.concat(),
         );
         fs::write(self.flowstone.folder().join("flowstone.toml"), text).unwrap();
     }
@@ -77,6 +85,15 @@ impl Vault {
         self.bind("vault", grant, &steps);
         self.run("tries").expect_status(0);
         self.show("tries")
+    }
+
+    /// How each step ends in a file system.
+    #[track_caller]
+    fn opens(&self, grant: &str, steps: &[(&str, &str)]) -> Vec<String> {
+        let steps = steps.iter().map(|(op, path)| json!({ "op": op, "path": path, "text": "/data/x" })).collect();
+        self.bind("vault", grant, &steps);
+        self.run("opens").expect_status(0);
+        self.show("opens")
     }
 
     fn show(&self, asset: &str) -> Vec<String> {
@@ -104,7 +121,16 @@ impl Vault {
     }
 
     fn denials(&self) -> Vec<Value> {
-        let all = self.flowstone.database().ask("select denials::text from attempt where denials is not null");
+        self.recorded("select denials::text from attempt where denials is not null")
+    }
+
+    fn uses(&self) -> Vec<Value> {
+        self.recorded("select uses::text from attempt where uses is not null")
+    }
+
+    /// A list of each attempt, all together.
+    fn recorded(&self, sql: &'static str) -> Vec<Value> {
+        let all = self.flowstone.database().ask(sql);
         all.iter().flat_map(|text| serde_json::from_str::<Vec<Value>>(text).unwrap()).collect()
     }
 }
@@ -404,4 +430,198 @@ fn a_folder_that_becomes_a_link_while_it_is_read_and_published_leads_nowhere() {
     }
     vault.run("races").expect_status(0);
     assert_eq!(fs::read_to_string(vault.inside("below/written.csv")).unwrap(), "x");
+}
+
+/// Everything, as a file system.
+const MOUNTED: &str = r#"paths = ["**"], mount = "/data""#;
+
+#[test]
+fn a_mounted_directory_is_a_file_system_to_read() {
+    let vault = Vault::new();
+    fs::create_dir_all(vault.inside("below/deep")).unwrap();
+    fs::write(vault.inside("below/deep/d.csv"), "delta").unwrap();
+    fs::write(vault.inside("below-it.csv"), "").unwrap();
+    fs::create_dir_all(vault.inside("empty")).unwrap();
+    symlink("below/b.csv", vault.inside("within.csv")).unwrap();
+    let steps = [
+        ("read", "/data/a.csv", "ok alpha"),
+        ("seek", "/data/a.csv", "ok pha"),
+        ("read", "/data/below/../a.csv", "ok alpha"),
+        ("read", "/data/./below//deep/./d.csv", "ok delta"),
+        ("read", "/data/within.csv", "ok beta"),
+        ("read", "/data/below-it.csv", "ok "),
+        ("read", "/data/absent.csv", "NotFound"),
+        ("read", "/data/below", "IsADirectory"),
+        ("read", "/data/a.csv/", "NotADirectory"),
+        ("stat", "/data", "ok a folder"),
+        ("stat", "/data/below/deep", "ok a folder"),
+        ("stat", "/data/below/deep/d.csv", "ok 5 bytes"),
+        ("stat", "/data/empty", "PermissionDenied"),
+        ("entries", "/data", "ok a.csv below-it.csv below/ within.csv"),
+        ("entries", "/data/below", "ok b.csv deep/ secret.csv"),
+        ("entries", "/data/below/deep/..", "ok b.csv deep/ secret.csv"),
+        ("entries", "/data/a.csv", "NotADirectory"),
+    ];
+    let asked = steps.map(|(op, path, _)| (op, path));
+    assert_eq!(vault.opens(MOUNTED, &asked), steps.map(|(_, _, expected)| expected));
+
+    // Counted like any other use of the directory, and a source of what was made.
+    let uses = vault.uses();
+    let of = |operation: &str, target: &str| {
+        let of = |used: &&Value| used["operation"] == operation && used["target"] == target && used["result"] == "ok";
+        uses.iter().find(of).unwrap_or_else(|| panic!("no {operation} of {target} in {uses:#?}"))
+    };
+    let read = of("read", "below/deep/d.csv");
+    assert_eq!((&read["capability"], &read["resource"], &read["bytes"]), (&json!("files"), &json!("vault"), &json!(5)));
+    assert_eq!(of("read", "a.csv")["bytes"], 13, "twice whole, once from the third byte");
+    assert_eq!(of("entries", "below")["calls"], 2);
+    let sources = vault.flowstone.database().ask("select kind || ' ' || resource || ' ' || items from external_read");
+    assert_eq!(sources, ["directory vault 6"]);
+
+    // What was read is an input: the same is not read again, and a change makes it stale.
+    assert!(vault.run("opens").expect_status(0).stdout.contains("up to date"));
+    fs::write(vault.inside("a.csv"), "other").unwrap();
+    vault.run("opens").expect_status(0);
+    assert_eq!(vault.show("opens")[0], "ok other");
+}
+
+#[test]
+fn nothing_changes_through_a_mounted_directory() {
+    let vault = Vault::new();
+    let before = vault.snapshot();
+    let all = [
+        "create",
+        "open-to-write",
+        "append",
+        "truncate",
+        "remove",
+        "remove-folder",
+        "folder",
+        "rename",
+        "hard-link",
+        "times",
+    ];
+    let steps: Vec<(&str, &str)> =
+        all.iter().flat_map(|op| ["/data/a.csv", "/data/new.csv", "/data/below"].map(|path| (*op, path))).collect();
+    let ended = vault.opens(MOUNTED, &steps);
+    for ((op, path), ended) in steps.iter().zip(&ended) {
+        let opened_first = matches!(*op, "truncate" | "times");
+        match (*path, opened_first) {
+            ("/data/new.csv", true) => assert_eq!(ended, "NotFound", "{op} {path}"),
+            _ => assert_eq!(ended, "ReadOnlyFilesystem", "{op} {path}"),
+        }
+    }
+    assert_eq!(vault.snapshot(), before);
+    let uses = vault.uses();
+    assert!(uses.iter().any(|used| used["result"] == "read-only" && used["target"] == "new.csv"), "{uses:#?}");
+}
+
+#[test]
+fn a_mounted_directory_holds_what_its_globs_match_and_nothing_else() {
+    let vault = Vault::new();
+    symlink("../../outside/secret.csv", vault.inside("below/out.csv")).unwrap();
+    symlink(vault.outside(""), vault.inside("below/folder.csv")).unwrap();
+    symlink("loop.csv", vault.inside("below/loop.csv")).unwrap();
+    mknodat(CWD, vault.inside("below/pipe.csv"), FileType::Fifo, 0o600.into(), 0).unwrap();
+    let _socket = UnixListener::bind(vault.inside("below/socket.csv")).unwrap();
+    fs::write(vault.inside("below/note.txt"), "note").unwrap();
+    let narrow = r#"paths = ["below/*.csv"], mount = "/data""#;
+    let steps = [
+        ("entries", "/data", "ok below/"),
+        ("entries", "/data/below", "ok b.csv secret.csv"),
+        ("read", "/data/below/b.csv", "ok beta"),
+        ("read", "/data/a.csv", "PermissionDenied"),
+        ("read", "/data/absent.txt", "PermissionDenied"),
+        ("stat", "/data/below/note.txt", "PermissionDenied"),
+        ("read", "/data/below/B.CSV", "PermissionDenied"),
+        ("read", "/data/below/out.csv", "PermissionDenied"),
+        ("stat", "/data/below/out.csv", "PermissionDenied"),
+        ("read", "/data/below/folder.csv/secret.csv", "PermissionDenied"),
+        ("read", "/data/below/loop.csv", "PermissionDenied"),
+        ("read", "/data/below/pipe.csv", "PermissionDenied"),
+        ("read", "/data/below/socket.csv", "PermissionDenied"),
+        ("read", "/data/../outside/secret.csv", "PermissionDenied"),
+        ("read", "/data/below/../../outside/secret.csv", "PermissionDenied"),
+        ("entries", "/data/..", "PermissionDenied"),
+        ("read", "/etc/passwd", "NotFound"),
+        ("entries", "/", "NotFound"),
+        ("read", "/data/below/\u{2400}.csv", "InvalidInput"),
+    ];
+    let asked = steps.map(|(op, path, _)| (op, path));
+    assert_eq!(vault.opens(narrow, &asked), steps.map(|(_, _, expected)| expected));
+    let denied = vault.denials();
+    let denial = denied.iter().find(|denial| denial["target"] == "a.csv").unwrap();
+    assert_eq!((&denial["capability"], &denial["operation"]), (&json!("files"), &json!("open")));
+    assert_eq!(denial["remedy"], r#"[assets.opens] grants = { vault = { access = "read", paths = ["a.csv"] } }"#);
+
+    let long = json!([{ "op": "read", "path": "/data/xxx", "times": 20 << 10 }, { "op": "hoard", "path": "/data/below/b.csv" }]);
+    vault.bind("vault", narrow, &long);
+    vault.run("opens").expect_status(0);
+    assert_eq!(vault.show("opens"), ["InvalidFilename", "ok 256 and QuotaExceeded"]);
+}
+
+#[test]
+fn without_a_mount_there_is_no_file_system() {
+    let vault = Vault::new();
+    // Granted, and not mounted.
+    assert_eq!(vault.opens(r#"paths = ["**"]"#, &[]), [""; 0]);
+    vault.bind("vault", ALL, &json!([step("read", "/data/a.csv"), step("entries", "/")]));
+    vault.run("opens").expect_status(0);
+    assert_eq!(vault.show("opens"), ["NotFound", "NotFound"]);
+    // Not granted at all.
+    vault.run("looks_around").expect_status(0);
+    let found = vault.show("looks_around");
+    assert!(found.len() == 6 && found.iter().all(|found| found.ends_with(" NotFound")), "{found:?}");
+}
+
+#[test]
+fn a_folder_that_becomes_a_link_leads_nowhere_in_a_mounted_directory() {
+    let vault = Vault::new();
+    symlink(vault.outside(""), vault.inside("other")).unwrap();
+    vault.bind("vault", MOUNTED, &json!([]));
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let (folder, link) = (vault.inside("below"), vault.inside("other"));
+            while !over.load(Ordering::Relaxed) {
+                renameat_with(CWD, &folder, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        // An attempt whose directory changed is dropped and repeated; in the end the job may fail for it.
+        let ended = vault.run("races_mounted");
+        over.store(true, Ordering::Relaxed);
+        assert!(matches!(ended.status, Some(0 | 1)), "{}", ended.stderr);
+    });
+    let logs = vault.flowstone.database().ask("select log::text from attempt where log is not null");
+    assert!(!logs.is_empty() && logs.iter().all(|log| log.contains("what is inside")), "{logs:?}");
+    let everything = logs.concat();
+    assert!(!everything.contains(SECRET) && !everything.contains("15 bytes"), "{everything}");
+    assert!(everything.contains("PermissionDenied"), "it was swapped while it was read: {everything}");
+}
+
+#[tokio::test]
+async fn a_name_that_is_in_the_way_holds_up_only_what_is_below_it() {
+    let database = Database::new().await;
+    let vault = Vault::with(Flowstone::on(&database));
+    let pool = database.pool().await;
+    let gate = Gate::close_publishing(&database).await;
+    vault.bind("vault", ALL, &json!([step("append", "name")]));
+    let first = vault.flowstone.start(["run", "./flowstone.toml", "tries"]);
+    wait_until_database_says(&pool, "select count(*) = 1 from staged_file").await;
+    // It cannot know of a file that is committed and not shown yet.
+    let steps = json!([step("append", "name/below"), step("append", "other"), step("remove", "a.csv")]);
+    vault.bind("vault", ALL, &steps);
+    let second = vault.flowstone.start(["run", "./flowstone.toml", "tries"]);
+    wait_until_database_says(&pool, "select count(*) = 4 from staged_file").await;
+    gate.open().await;
+    let (first, second) = (first.wait().expect_status(0), second.wait().expect_status(0));
+    let told = first.stderr + &second.stderr;
+    assert!(told.contains("`name/below` of resource `vault` cannot be published"), "{told}");
+    assert_eq!(fs::read_to_string(vault.inside("name")).unwrap(), "written");
+    assert_eq!(fs::read_to_string(vault.inside("other")).unwrap(), "written");
+    assert!(!vault.inside("a.csv").exists());
+    // It stays until somebody makes room.
+    fs::remove_file(vault.inside("name")).unwrap();
+    vault.run("looks_around").expect_status(0);
+    assert_eq!(fs::read_to_string(vault.inside("name/below")).unwrap(), "written");
 }

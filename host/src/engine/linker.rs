@@ -11,7 +11,6 @@ use wasmtime::{
     component::{HasData, HasSelf, Linker, Resource, ResourceTable},
 };
 use wasmtime_wasi::{
-    filesystem::{WasiFilesystem, WasiFilesystemCtxView},
     p2::bindings::{cli, clocks, filesystem, random, sockets},
     sockets::{WasiSockets, WasiSocketsCtxView},
 };
@@ -29,7 +28,7 @@ use crate::{
         clock::ClockView,
         config::{Config, StoreError, WASI_CONFIG},
         context::Context,
-        files::Files,
+        files::{Files, MountedView},
         http::{Http, deny_handle},
         inputs::Inputs,
         log::Log,
@@ -180,6 +179,11 @@ impl HasData for Clocks {
     type Data<'a> = ClockView<'a>;
 }
 
+struct Mounted;
+impl HasData for Mounted {
+    type Data<'a> = MountedView<'a>;
+}
+
 struct Process;
 impl HasData for Process {
     type Data<'a> = ProcessView<'a>;
@@ -193,8 +197,8 @@ fn process(state: &mut State) -> ProcessView<'_> {
     ProcessView { log: &state.log, table: &mut state.table }
 }
 
-fn no_directories(state: &mut State) -> WasiFilesystemCtxView<'_> {
-    WasiFilesystemCtxView { ctx: &mut state.no_directories, table: &mut state.table }
+fn mounted(state: &mut State) -> MountedView<'_> {
+    MountedView { files: &mut state.files, table: &mut state.table }
 }
 
 fn no_sockets(state: &mut State) -> WasiSocketsCtxView<'_> {
@@ -223,8 +227,8 @@ fn add_wasi(l: &mut Linker<State>) -> wasmtime::Result<()> {
     cli::terminal_stdout::add_to_linker::<_, Process>(l, process)?;
     cli::terminal_stderr::add_to_linker::<_, Process>(l, process)?;
 
-    filesystem::types::add_to_linker::<_, WasiFilesystem>(l, no_directories)?;
-    filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, no_directories)?;
+    filesystem::types::add_to_linker::<_, Mounted>(l, mounted)?;
+    filesystem::preopens::add_to_linker::<_, Mounted>(l, mounted)?;
 
     let none = sockets::network::LinkOptions::default();
     sockets::network::add_to_linker::<_, WasiSockets>(l, &none, no_sockets)?;

@@ -17,7 +17,7 @@ use wasmtime::{
     CallHook, Store,
     component::{Instance, ResourceTable},
 };
-use wasmtime_wasi::{filesystem::WasiFilesystemCtx, sockets::WasiSocketsCtx};
+use wasmtime_wasi::sockets::WasiSocketsCtx;
 
 use super::{
     Attempt, Engine,
@@ -63,7 +63,6 @@ pub struct State {
     pub(super) random: Random,
     pub(super) secrets: Secrets,
     pub(super) masks: Masks,
-    pub(super) no_directories: WasiFilesystemCtx,
     pub(super) no_sockets: WasiSocketsCtx,
     pub(super) table: ResourceTable,
     pub(super) limiter: Limiter,
@@ -105,7 +104,6 @@ impl State {
             ungranted: Ungranted::new(asset),
             random: Random::new(of.seed, random),
             masks,
-            no_directories: WasiFilesystemCtx::default(),
             no_sockets: WasiSocketsCtx::default(),
             table,
             limiter: Limiter::new(of.limits.memory_bytes),

@@ -12,6 +12,17 @@ use super::{
 };
 
 impl ParameterKind {
+    /// Its name in the contract and in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::Json => "json",
+        }
+    }
+
     /// As a message says it, with an article where it needs one.
     fn described(self) -> &'static str {
         match self {

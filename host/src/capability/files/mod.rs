@@ -5,14 +5,18 @@
 //! whether it exists.
 
 mod fingerprint;
+mod mounted;
 mod staging;
 mod tree;
 mod ungranted;
+
+use std::sync::{Arc, Mutex};
 
 use cap_std::fs::Dir;
 use wasmtime::component::Resource;
 
 pub use self::{
+    mounted::MountedView,
     fingerprint::{Fingerprint, FingerprintCache, FingerprintError, fingerprint},
     staging::{Change, StagedFile},
     tree::Globs,
@@ -45,7 +49,10 @@ pub struct Files {
     staging: Staging,
     interrupt: Interrupt,
     denials: Denials,
-    uses: Uses,
+    /// Shared with the streams of mounted files, which count as they are read.
+    uses: Arc<Mutex<Uses>>,
+    /// Each open file of a mounted directory holds one.
+    mounted_open: Arc<()>,
 }
 
 struct Granted {
@@ -72,7 +79,15 @@ impl Files {
             Ok(Granted { globs: Globs::new(&grant.paths)?, directory, grant, listing: None, last: None })
         };
         let open = directories.into_iter().map(granted).collect::<Result<_, _>>()?;
-        Ok(Self { asset, open, staging, interrupt, denials: Denials::default(), uses: Uses::of("files") })
+        Ok(Self {
+            asset,
+            open,
+            staging,
+            interrupt,
+            denials: Denials::default(),
+            uses: Arc::new(Mutex::new(Uses::of("files"))),
+            mounted_open: Arc::default(),
+        })
     }
 
     /// What was asked for and not granted.
@@ -82,7 +97,7 @@ impl Files {
 
     /// What was done with what was granted.
     pub fn take_uses(&mut self) -> Vec<Use> {
-        self.uses.take()
+        mounted::lock(&self.uses).take()
     }
 
     /// Ends the staged files on disk.
@@ -248,7 +263,7 @@ impl Files {
     ) {
         let Some(granted) = self.open.get(directory.rep() as usize) else { return };
         let (resource, result) = (&granted.grant.resource, result.as_ref().err().map_or("ok", Refusal::word));
-        self.uses.record(Used { resource, operation, target, result, bytes: bytes as u64 });
+        mounted::lock(&self.uses).record(Used { resource, operation, target, result, bytes: bytes as u64 });
     }
 }
 

@@ -43,6 +43,7 @@ impl Setting {
             paths: paths.iter().map(|path| (*path).to_owned()).collect(),
             write_bytes,
             entries: STAGED_FILES_DEFAULT,
+            mount: None,
         };
         let directory = Dir::open_ambient_dir(&data, ambient_authority()).unwrap();
         let interrupt = Interrupt::new(Instant::now() + Duration::from_secs(3600), CancellationToken::new());

@@ -74,6 +74,7 @@ fresh_for = "1h"
         paths: vec!["*.csv".into(), "b/**".into()],
         write_bytes: 2 << 20,
         entries: 9,
+        mount: None,
     };
     assert_eq!(raw.grants, [Grant::Files(grant)]);
     let config = serde_json::json!({
@@ -327,6 +328,12 @@ fn a_grant_names_a_resource_and_stays_within_it() {
         answer_asset("grants = { station = { paths = [\"**\"], entries = 5 } }\n"),
         "flowstone.toml:9:50: assets.raw.grants.station.entries: changes nothing without access = \"read-write\"; remove it",
     );
+    let mounted = |mount: &str| settings(&format!("grants.station = {{ paths = [\"**\"], mount = \"{mount}\" }}")).grants;
+    assert_eq!(mounted("/data/2012")[0].directory().unwrap().mount.as_deref(), Some("/data/2012"));
+    for mount in ["", "/", "data", "/data/", "/data/../etc", "/a//b", "/a\\nb"] {
+        let said = answer_asset(&format!("grants.station = {{ paths = [\"**\"], mount = \"{mount}\" }}\n"));
+        assert!(said.contains("is no place to mount a directory; write an absolute path"), "{mount}: {said}");
+    }
     for entries in ["0", "257", "-1"] {
         let line = format!("grants = {{ station = {{ paths = [\"**\"], entries = {entries} }} }}\n");
         assert!(answer_asset(&line).contains(&format!("{entries} is out of bounds; from 1 to 256")), "{entries}");
