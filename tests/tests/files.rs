@@ -396,29 +396,49 @@ async fn what_stands_under_a_published_name_is_replaced_and_never_written_to() {
     assert_eq!(fs::metadata(vault.outside("secret.csv")).unwrap().nlink(), 1);
 }
 
+/// Two names of the granted folder that change places as fast as they can, until it is dropped.
+struct Swapped<'a>(&'a AtomicBool);
+
+impl Drop for Swapped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Vault {
+    /// Does something while `below` and a link out of the directory change places; returns how often they did.
+    fn while_swapped(&self, act: impl FnOnce()) -> u32 {
+        let (swaps, over) = (AtomicU32::new(0), AtomicBool::new(false));
+        symlink(self.outside(""), self.inside("other")).unwrap();
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                let (folder, link) = (self.inside("below"), self.inside("other"));
+                while !over.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &folder, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+                    swaps.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            // Also when what is done fails: the thread is waited for.
+            let _swapped = Swapped(&over);
+            act();
+        });
+        swaps.into_inner()
+    }
+}
+
 #[test]
 fn a_folder_that_becomes_a_link_while_it_is_read_and_published_leads_nowhere() {
     let vault = Vault::new();
-    symlink(vault.outside(""), vault.inside("other")).unwrap();
     vault.bind("vault", ALL, &json!([]));
-    let (swaps, over) = (AtomicU32::new(0), AtomicBool::new(false));
     let mut seen = std::collections::BTreeSet::new();
-    std::thread::scope(|threads| {
-        threads.spawn(|| {
-            let (folder, link) = (vault.inside("below"), vault.inside("other"));
-            while !over.load(Ordering::Relaxed) {
-                renameat_with(CWD, &folder, CWD, &link, RenameFlags::EXCHANGE).unwrap();
-                swaps.fetch_add(1, Ordering::Relaxed);
-            }
-        });
+    let swaps = vault.while_swapped(|| {
         // Whether a commit's files can be shown at once depends on the moment; whether it succeeds does not.
         for _ in 0..5 {
             vault.run("races").expect_status(0);
             seen.extend(vault.show("races"));
         }
-        over.store(true, Ordering::Relaxed);
     });
-    assert!(swaps.load(Ordering::Relaxed) > 1_000, "it was swapped while it was read");
+    assert!(swaps > 1_000, "it was swapped while it was read: {swaps} times");
     let allowed = ["what is inside", "14 bytes", "denied", "not found"];
     assert!(seen.iter().all(|seen| allowed.contains(&seen.as_str())), "{seen:?}");
     assert!(seen.contains("what is inside") && seen.contains("denied"), "both were met: {seen:?}");
@@ -577,19 +597,10 @@ fn without_a_mount_there_is_no_file_system() {
 #[test]
 fn a_folder_that_becomes_a_link_leads_nowhere_in_a_mounted_directory() {
     let vault = Vault::new();
-    symlink(vault.outside(""), vault.inside("other")).unwrap();
     vault.bind("vault", MOUNTED, &json!([]));
-    let over = AtomicBool::new(false);
-    std::thread::scope(|threads| {
-        threads.spawn(|| {
-            let (folder, link) = (vault.inside("below"), vault.inside("other"));
-            while !over.load(Ordering::Relaxed) {
-                renameat_with(CWD, &folder, CWD, &link, RenameFlags::EXCHANGE).unwrap();
-            }
-        });
+    vault.while_swapped(|| {
         // An attempt whose directory changed is dropped and repeated; in the end the job may fail for it.
         let ended = vault.run("races_mounted");
-        over.store(true, Ordering::Relaxed);
         assert!(matches!(ended.status, Some(0 | 1)), "{}", ended.stderr);
     });
     let logs = vault.flowstone.database().ask("select log::text from attempt where log is not null");

@@ -3,6 +3,9 @@
 //! An asset that names this module's functions imports `flowstone:asset/files`, and is deployed only where every
 //! directory it requires is granted.
 //!
+//! Code that opens files by itself, with `std::fs`, needs none of it: where the manifest mounts a granted directory
+//! (`mount = "/station"`), its files are there to be read. A native test reads the machine's own files instead.
+//!
 //! ```
 //! use flowstone_sdk::prelude::*;
 //!
