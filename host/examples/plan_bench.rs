@@ -140,6 +140,7 @@ fn asset(name: String, inputs: Vec<String>) -> BoundAsset {
         media_type: "application/octet-stream".into(),
         checks: vec![],
         tags: vec![],
+        parameters: vec![],
     };
     BoundAsset {
         definition,

@@ -30,6 +30,8 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const DESCRIPTION_BYTES_MAX: usize = 4 << 10;
 /// Bytes of a requirement's reason: one sentence.
 pub const REASON_BYTES_MAX: usize = 512;
+/// Parameters of one asset: more would not fit a section of a manifest.
+pub const PARAMETERS_PER_ASSET_MAX: usize = 64;
 /// Bytes of a media type: twice what RFC 6838 allows for a type and a subtype, less the names nobody uses.
 pub const MEDIA_TYPE_BYTES_MAX: usize = 127;
 /// Inputs of one asset.
@@ -255,16 +257,21 @@ pub const LOG_LINE_OVERHEAD_BYTES: u64 = 32;
 pub const STREAM_WRITE_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a path within a granted directory.
 pub const PATH_BYTES_MAX: usize = 1_024;
+/// Bytes of one name in such a path: the file systems of Linux have no longer ones, and what cannot be published must
+/// not be staged.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
 /// Folders within folders of a granted directory that are looked into.
 pub const DIRECTORY_DEPTH_MAX: usize = 32;
 /// Files and folders looked at below one granted directory: a listing of more would hold a guest thread for seconds.
 pub const DIRECTORY_ENTRIES_MAX: usize = 100_000;
 /// Entries that one call lists.
 pub const ENTRIES_PER_CALL_MAX: usize = 1_000;
-/// Directories that an attempt has open at once, over all its resources.
-pub const DIRECTORIES_OPEN_MAX: usize = 256;
-/// Files that one attempt may stage, over all its directories; each may hold a descriptor and a buffer.
+/// Files of mounted directories that an attempt has open at once; each holds a descriptor.
+pub const MOUNTED_FILES_OPEN_MAX: usize = 256;
+/// Files that one attempt may write or remove, over all its directories; each may hold a descriptor and a buffer.
 pub const STAGED_FILES_MAX: usize = 256;
+/// Of these in one directory, when the manifest is silent: all of them.
+pub const STAGED_FILES_DEFAULT: u32 = STAGED_FILES_MAX as u32;
 /// A file that changed this recently may change again within the same tick of its clock: its digest is not remembered.
 pub const FINGERPRINT_SETTLE: Duration = Duration::from_secs(2);
 /// Files whose digests are remembered.

@@ -336,6 +336,8 @@ async fn a_granted_directory_is_read_and_writes_are_staged() {
             access: Access::ReadWrite,
             paths: vec!["*.csv".into()],
             write_bytes: 100,
+            entries: 10,
+            mount: None,
         },
     }];
     let report = host.run(attempt).await;

@@ -14,12 +14,13 @@ use flowstone_tests::{
 use serde_json::{Value, json};
 
 /// The folders of `examples/`, each with the tests that run it.
-const TESTED: [(&str, &str); 5] = [
+const TESTED: [(&str, &str); 6] = [
     ("hello", "examples.rs"),
     ("hostile", "hostile.rs"),
     ("weather", "examples.rs"),
     ("http", "http.rs"),
     ("sql", "sql/apply.rs"),
+    ("files", "examples.rs"),
 ];
 
 #[test]
@@ -43,6 +44,27 @@ fn hello_says_hello() {
     assert_eq!(flowstone.run(["show", "hello", "greeting"]).expect_status(0).stdout, "Hello, World!");
     let source = fs::read_to_string(folder.join("src/lib.rs")).unwrap();
     assert!(source.lines().count() < 20, "it is to be short");
+}
+
+#[test]
+fn files_keeps_a_shelf_in_step_with_an_inbox() {
+    let files = copy_of("files");
+    let shelf = files.folder.join("shelf");
+    fs::create_dir(&shelf).unwrap();
+    fs::write(shelf.join("gone.csv.txt"), "3 rows\n").unwrap();
+    fs::write(shelf.join("keep.md"), "nobody's business").unwrap();
+    assert_eq!(files.run(), ["inventory succeeded", "labels succeeded"]);
+    assert_eq!(files.say("show", &["inventory"]), "file,rows\nfebruary.csv,1\njanuary.csv,2\n");
+    assert_eq!(files.say("show", &["labels"]), "february.csv.txt 7\njanuary.csv.txt 7\n");
+    let label = |name: &str| fs::read_to_string(shelf.join(name)).ok();
+    assert_eq!(label("january.csv.txt").as_deref(), Some("2 rows\n"));
+    assert_eq!((label("gone.csv.txt"), label("keep.md").as_deref()), (None, Some("nobody's business")));
+    // The inbox is an input: what arrives in it is seen.
+    fs::remove_file(files.folder.join("data/january.csv")).unwrap();
+    assert_eq!(files.run(), ["inventory succeeded", "labels succeeded"]);
+    assert_eq!((label("january.csv.txt"), label("february.csv.txt").as_deref()), (None, Some("1 rows\n")));
+    let grants = files.say("grants", &[]);
+    assert!(grants.contains("read *.csv, mounted at /inbox") && grants.contains("in 20 files"), "{grants}");
 }
 
 /// A copy of an example that a test may change.

@@ -3,12 +3,14 @@
 mod bad_input;
 mod checker;
 mod command;
+mod config;
 mod control;
 mod crash;
 mod directories;
 mod embedded;
 mod examples;
 mod faults;
+mod files;
 mod findings;
 mod grants;
 mod hostile;

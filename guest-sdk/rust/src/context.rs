@@ -84,7 +84,32 @@ impl Context {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.job().logical_time_ms)
     }
 
-    /// The asset's configuration as the manifest gives it. What does not fit the type is a permanent error that says
+    /// The asset's configuration: what the manifest says, completed by the defaults of the asset's parameters. An asset
+    /// that names its parameters has its manifest held to them at deploy.
+    ///
+    /// ```
+    /// use flowstone_sdk::prelude::*;
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Settings {
+    ///     name: String,
+    ///     times: u32,
+    /// }
+    ///
+    /// /// Greets somebody.
+    /// #[asset(config(name = text("who is greeted"), times = integer("how often", default = 1)))]
+    /// fn greetings(ctx: &Context) -> Result<String> {
+    ///     let Settings { name, times } = ctx.config()?;
+    ///     Ok(format!("Hello, {name}! ").repeat(times as usize))
+    /// }
+    ///
+    /// # use flowstone_sdk::testing::Job;
+    /// let finished = Job::new("greetings").config(serde_json::json!({ "name": "World" })).run();
+    /// assert_eq!(finished.text(), "Hello, World! ");
+    /// ```
+    ///
+    /// What does not fit the type is a permanent error that says
     /// where; `#[serde(deny_unknown_fields)]` on the type also refuses misspelt keys.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(&self.job().config)

@@ -22,6 +22,8 @@ pub struct AssetDefinition {
     pub media_type: &'static str,
     /// Names and values, for people and filters.
     pub tags: &'static [(&'static str, &'static str)],
+    /// What a manifest can configure; empty when it may say anything.
+    pub parameters: &'static [Parameter],
     /// Makes it.
     #[doc(hidden)]
     pub materialize: fn(&Context) -> Result<()>,
@@ -115,6 +117,34 @@ pub enum TimeUnit {
     Month,
     /// `2024`.
     Year,
+}
+
+/// Something that a manifest can configure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its key in the configuration.
+    pub name: &'static str,
+    /// Which values it takes.
+    pub kind: ParameterKind,
+    /// What holds where the manifest is silent, as JSON; absent when the manifest must say something.
+    pub default: Option<&'static str>,
+    /// One sentence for the person who configures it.
+    pub description: &'static str,
+}
+
+/// Which values a parameter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// Text.
+    Text,
+    /// A whole number of 64 bits.
+    Integer,
+    /// A number.
+    Number,
+    /// True or false.
+    Boolean,
+    /// Anything.
+    Json,
 }
 
 /// Something that the asset needs an operator to grant.

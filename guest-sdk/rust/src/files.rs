@@ -3,6 +3,9 @@
 //! An asset that names this module's functions imports `flowstone:asset/files`, and is deployed only where every
 //! directory it requires is granted.
 //!
+//! Code that opens files by itself, with `std::fs`, needs none of it: where the manifest mounts a granted directory
+//! (`mount = "/station"`), its files are there to be read. A native test reads the machine's own files instead.
+//!
 //! ```
 //! use flowstone_sdk::prelude::*;
 //!
@@ -57,8 +60,8 @@ impl Directory {
         Ok(Self { name: name.into(), granted: Rc::new(granted) })
     }
 
-    /// Every file that the grant lets the asset see, in every folder below, sorted by path (bytewise). What the asset
-    /// writes is not among them before it has succeeded.
+    /// Every file that the grant lets the asset see, in every folder below, sorted by path (bytewise): those that are
+    /// there, and over them what the asset has written and removed itself.
     pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
         let directory = self.clone();
         let mut page = VecDeque::new();
@@ -83,6 +86,12 @@ impl Directory {
         })
     }
 
+    /// One file, without reading it. An error if there is none.
+    pub fn stat(&self, path: &str) -> Result<Entry> {
+        let entry = self.granted.stat(path).map_err(|error| self.explain("looking at", path, error))?;
+        Ok(Entry { path: entry.path, size: entry.size })
+    }
+
     /// All bytes of a file at once.
     pub fn bytes(&self, path: &str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -100,8 +109,8 @@ impl Directory {
         FileReader(Stream::new(File { directory: self.clone(), path: path.into() }))
     }
 
-    /// Adds to a new file, which replaces the one of that path when the materialization is committed; nobody sees it
-    /// before.
+    /// Adds to a new file, which replaces the one of that path when the materialization is committed. The asset itself
+    /// sees it at once, nobody else before.
     pub fn append(&self, path: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
         let mut bytes = bytes.as_ref();
         // An empty file takes one call too.
@@ -127,7 +136,11 @@ impl Directory {
     ///     let desk = ctx.directory("desk")?;
     ///     writeln!(desk.writer("note.txt"), "back at 3")?;
     ///     desk.append("note.txt", "or 4\n")?;
-    ///     desk.remove("old.txt")
+    ///     assert_eq!(desk.text("note.txt")?, "back at 3\nor 4\n");
+    ///     desk.remove("old.txt")?;
+    ///     let left = desk.entries().map(|entry| entry.map(|entry| entry.path)).collect::<Result<Vec<_>>>()?;
+    ///     assert_eq!((left, desk.stat("note.txt")?.size), (vec!["note.txt".to_owned()], 15));
+    ///     Ok(())
     /// }
     ///
     /// # use flowstone_sdk::testing::Job;

@@ -32,8 +32,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use crate::definition::{AssetDefinition, Capability, list_assets};
+use crate::definition::{AssetDefinition, Capability, ParameterKind, list_assets};
 use crate::dispatch;
 use crate::host::memory::{
     self, Files, Memory, StoredVersion,
@@ -113,7 +114,8 @@ impl Job {
         self
     }
 
-    /// The configuration, as the manifest would give it.
+    /// The configuration, as the manifest would give it: held to the asset's parameters, if it has any, and completed by
+    /// their defaults.
     pub fn config(mut self, config: impl Serialize) -> Self {
         self.job.config = serde_json::to_string(&config).expect("the test's configuration is JSON");
         self
@@ -198,8 +200,9 @@ impl Job {
     }
 
     /// Runs it.
-    pub fn run(self) -> Finished {
+    pub fn run(mut self) -> Finished {
         self.check_is_complete();
+        self.resolve_config();
         let name = self.asset.name;
         let (outcome, memory) = memory::with_memory(self.into_memory(), || dispatch::materialize(name));
         let published = |(name, files): (String, Files)| (name, files.published());
@@ -213,6 +216,40 @@ impl Job {
             requests: memory.requests,
             asked: memory.databases.into_iter().map(|(name, database)| (name, database.asked)).collect(),
         }
+    }
+
+    /// What a deploy makes of the configuration.
+    fn resolve_config(&mut self) {
+        let parameters = self.asset.parameters;
+        if parameters.is_empty() {
+            return;
+        }
+        let name = self.asset.name;
+        let config: Value = serde_json::from_str(&self.job.config).expect("it was made from a value");
+        let Value::Object(mut config) = config else { panic!("the configuration of asset `{name}` is not a table") };
+        for (key, value) in &config {
+            let Some(parameter) = parameters.iter().find(|parameter| parameter.name == key) else {
+                let known = names(parameters.iter().map(|parameter| parameter.name));
+                panic!("asset `{name}` has no parameter `{key}`; it has {known:?}");
+            };
+            let fits = match parameter.kind {
+                ParameterKind::Text => value.is_string(),
+                ParameterKind::Integer => value.is_i64(),
+                ParameterKind::Number => value.is_number(),
+                ParameterKind::Boolean => value.is_boolean(),
+                ParameterKind::Json => true,
+            };
+            assert!(fits, "the parameter `{key}` of asset `{name}` takes no {value}");
+        }
+        for parameter in parameters {
+            let key = parameter.name;
+            if !config.contains_key(key) {
+                let default = parameter.default.unwrap_or_else(|| panic!("asset `{name}` needs a value for `{key}`"));
+                let default = serde_json::from_str(default).expect("defaults are JSON, or the deploy refuses them");
+                config.insert(key.into(), default);
+            }
+        }
+        self.job.config = Value::Object(config).to_string();
     }
 
     /// A host would not start the job otherwise.

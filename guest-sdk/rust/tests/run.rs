@@ -185,7 +185,8 @@ fn a_panic_leaves_nothing_to_the_next_job_of_the_thread() {
 #[asset(requires(station = files("reads and writes")))]
 fn clerk(ctx: &Context) -> Result<String> {
     let station = ctx.directory("station")?;
-    let listed = station.entries().map(|entry| Ok(entry?.path)).collect::<Result<Vec<_>>>()?;
+    let list = || station.entries().map(|entry| Ok(entry?.path)).collect::<Result<Vec<_>>>();
+    let listed = list()?.len();
     for path in ["../a", "/a", "a//b", "./a", ""] {
         let error = station.bytes(path).err().and_then(|error| error.capability_error().cloned());
         assert!(matches!(error, Some(CapabilityError::Invalid(_))), "{path}");
@@ -195,18 +196,52 @@ fn clerk(ctx: &Context) -> Result<String> {
     station.append("sum", vec![b'x'; (1 << 20) + 1])?;
     station.append("empty", "")?;
     station.remove("b")?;
-    Ok(format!("{} {}", listed.len(), station.text("b")?))
+    assert!(matches!(station.stat("b").unwrap_err().capability_error(), Some(CapabilityError::NotFound)));
+    assert!(station.remove("b").is_err() && station.text("b").is_err(), "it is gone for the asset");
+    station.append("after", "1")?;
+    station.remove("after")?;
+    Ok(format!("{listed} {} {} {}", list()?.len(), station.stat("sum")?.size, station.text("empty")?))
 }
 
 #[test]
-fn what_is_written_to_a_directory_shows_only_afterwards() {
+fn what_is_written_to_a_directory_its_asset_sees_at_once() {
     // More than one page of the listing.
     let many = (0..2_500).map(|number| (format!("many/{number:04}"), "")).chain([("b".into(), "old")]);
     let finished = Job::new("clerk").directory("station", many).run();
-    assert_eq!(finished.text(), "2501 old");
+    assert_eq!(finished.text(), "2501 2502 1048577 ");
     let station = &finished.directories["station"];
     assert_eq!((station["sum"].len(), &station["empty"][..]), ((1 << 20) + 1, &b""[..]));
-    assert!(!station.contains_key("b"));
+    assert!(!station.contains_key("b") && !station.contains_key("after"));
+}
+
+#[asset(config(
+    city = text("where it is"),
+    note = text("with a \"quote\"", default = "a \"b\"\n\\"),
+    days = integer("how many", default = -7),
+    scale = number("how large", default = 2.0),
+    list = json("what else", default = "[1, {}]"),
+))]
+fn configured(ctx: &Context) -> Result<Json<serde_json::Value>> {
+    Ok(Json(ctx.config()?))
+}
+
+#[test]
+fn a_configuration_is_completed_by_the_defaults_and_held_to_the_parameters() {
+    let config = |config: serde_json::Value| Job::new("configured").config(config);
+    let found: serde_json::Value = config(serde_json::json!({ "city": "Seattle", "days": 3 })).run().json();
+    let expected = serde_json::json!({
+        "city": "Seattle", "note": "a \"b\"\n\\", "days": 3, "scale": 2.0, "list": [1, {}],
+    });
+    assert_eq!(found, expected);
+    for (wrong, said) in [
+        (serde_json::json!({}), "asset `configured` needs a value for `city`"),
+        (serde_json::json!({ "city": "x", "dys": 1 }), "asset `configured` has no parameter `dys`"),
+        (serde_json::json!({ "city": "x", "days": 1.5 }), "the parameter `days` of asset `configured` takes no 1.5"),
+    ] {
+        let panic = catch_unwind(AssertUnwindSafe(|| config(wrong).run())).expect_err("it does not fit");
+        let text = panic.downcast_ref::<String>().unwrap();
+        assert!(text.starts_with(said), "{text}");
+    }
 }
 
 #[test]

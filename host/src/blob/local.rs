@@ -7,6 +7,7 @@
 use std::{
     fs, io,
     io::{Read as _, Seek as _, Write as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -31,6 +32,15 @@ pub enum BlobError {
     #[error("cannot write a blob to {path}")]
     Write {
         /// The file or folder being written.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk is failing, under a blob that is still being written.
+    #[error("cannot read back a blob from {path}")]
+    ReadBack {
+        /// The temporary file.
         path: PathBuf,
         /// Why.
         #[source]
@@ -173,6 +183,23 @@ impl BlobWriter {
     /// Bytes written so far.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// At most `max` of the bytes written so far, from an offset; empty at their end.
+    pub fn read_at(&self, offset: u64, max: usize) -> Result<Vec<u8>, BlobError> {
+        let on_disk = self.size - self.buffer.len() as u64;
+        let length = self.size.saturating_sub(offset).min(max as u64) as usize;
+        let mut bytes = vec![0; length];
+        let (from_disk, from_buffer) = bytes.split_at_mut(on_disk.saturating_sub(offset).min(length as u64) as usize);
+        if let (Some(file), false) = (&self.file, from_disk.is_empty()) {
+            let failed = |source| BlobError::ReadBack { path: file.path().to_owned(), source };
+            file.as_file().read_exact_at(from_disk, offset).map_err(failed)?;
+        }
+        if !from_buffer.is_empty() {
+            let start = offset.saturating_sub(on_disk) as usize;
+            from_buffer.copy_from_slice(&self.buffer[start..start + from_buffer.len()]);
+        }
+        Ok(bytes)
     }
 
     /// Ends the blob: inline when it is small, otherwise synced to disk under its digest.
@@ -318,6 +345,26 @@ mod tests {
         assert_eq!(files_below(folder.path()), 1);
         drop(writer);
         assert_eq!(files_below(folder.path()), 0);
+    }
+
+    #[test]
+    fn what_is_written_so_far_reads_back_from_any_offset() {
+        let (_folder, store) = store();
+        let bytes: Vec<u8> = (0..3 * COPY_BUFFER_BYTES + 17).map(|n| (n * 31 % 251) as u8).collect();
+        for size in [0, 1, INLINE_OUTPUT_BYTES_MAX, COPY_BUFFER_BYTES + 1, bytes.len()] {
+            let mut writer = store.writer("default");
+            // In pieces that leave some on disk and some in memory.
+            bytes[..size].chunks(COPY_BUFFER_BYTES / 3).for_each(|chunk| writer.write(chunk).unwrap());
+            for offset in [0, 1, size / 2, size.saturating_sub(1), size, size + 1] {
+                for max in [1, 100, COPY_BUFFER_BYTES, bytes.len()] {
+                    let expected = &bytes[offset.min(size)..size.min(offset.saturating_add(max)).max(offset.min(size))];
+                    assert!(writer.read_at(offset as u64, max).unwrap() == expected, "{size} {offset} {max}");
+                }
+            }
+            assert!(writer.read_at(u64::MAX, 10).unwrap().is_empty());
+            writer.write(b"end").unwrap();
+            assert_eq!(writer.read_at(size as u64, 10).unwrap(), b"end", "reading moves nothing");
+        }
     }
 
     #[test]

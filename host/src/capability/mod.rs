@@ -6,6 +6,7 @@
 //! decided in [`crate::engine`].
 
 pub mod clock;
+pub mod config;
 pub mod context;
 pub mod field;
 pub mod files;

@@ -1,7 +1,7 @@
 //! `wasi:cli`, inert: no environment, no arguments, no terminal, an input that is closed, an output that is the log.
 //!
-//! Directories and sockets of the baseline need nothing of ours: wasmtime's own contexts hold none by default, and
-//! the engine links those.
+//! Sockets of the baseline need nothing of ours: wasmtime's own context holds none by default, and the engine links
+//! that. Directories are there when the manifest mounts some, see [`super::files`].
 
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::p2::{

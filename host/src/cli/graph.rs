@@ -56,6 +56,7 @@ mod tests {
             media_type: "text/plain".into(),
             checks: vec![],
             tags: vec![],
+            parameters: vec![],
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     engine::{Import, ImportClass, Inspection},
     limit::KEYS_SHOWN_MAX,
-    pipeline::asset::{AssetDefinition, Dimension, DimensionKeys, Requirement},
+    pipeline::asset::{AssetDefinition, Dimension, DimensionKeys, Parameter, Requirement},
 };
 
 /// For people.
@@ -60,6 +60,11 @@ fn asset_lines(asset: &AssetDefinition) -> Vec<String> {
     }
     for requirement in &asset.requirements {
         add(format!("needs {} `{}`{}", requirement.capability.name(), requirement.resource_name, reason(requirement)));
+    }
+    for Parameter { name, kind, default, description } in &asset.parameters {
+        let default = default.as_ref().map(|default| format!(", {default} if not said")).unwrap_or_default();
+        let purpose = if description.is_empty() { String::new() } else { format!(": {description}") };
+        add(format!("takes config.{name}, {}{default}{purpose}", kind.name()));
     }
     lines
 }
@@ -138,7 +143,7 @@ mod tests {
     use super::*;
     use crate::{
         blob::Digest,
-        pipeline::asset::{AssetKind, Capability, Input, Mapping, TimeKeys, TimeUnit},
+        pipeline::asset::{AssetKind, Capability, Input, Mapping, ParameterKind, TimeKeys, TimeUnit},
     };
 
     fn an_inspection() -> Inspection {
@@ -183,6 +188,12 @@ mod tests {
             media_type: "text/csv".into(),
             checks: vec![],
             tags: vec![],
+            parameters: vec![Parameter {
+                name: "city".into(),
+                kind: ParameterKind::Text,
+                default: Some("Seattle".into()),
+                description: "where the station stands".into(),
+            }],
         }
     }
 
@@ -209,6 +220,7 @@ mod tests {
             partitioned by `region`: r0, r1, r2, r3, r4, r5, r6, r7 and 2 more
             reads `clean` as `days`, partitions: all, optional
             needs files `station`: reads the measurements␊[evil]
+            takes config.city, text, "Seattle" if not said: where the station stands
 
         what it needs, as a manifest grants it
           [resources.station]

@@ -10,11 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Component, Engine,
     linker::Granted,
+    parameters::{self, AssetParameters},
     sandbox::{self, Ingredients, State, caught},
     verdict::{Circumstances, Ended, Verdict, judge},
 };
 use crate::{
     bindings::{
+        Everything,
         exports::flowstone::asset::definitions as wit,
         flowstone::asset::types::{Coordinate as WitCoordinate, Field as WitField},
     },
@@ -23,8 +25,8 @@ use crate::{
     limit::{
         ASSETS_PER_COMPONENT_MAX, DESCRIBE_FUEL, DESCRIBE_LOG_BYTES, DESCRIBE_MEMORY_BYTES, DESCRIBE_TIMEOUT,
         DESCRIPTION_BYTES_MAX, DIMENSIONS_PER_ASSET_MAX, FIELD_NAME_BYTES_MAX, FIELD_VALUE_BYTES_MAX,
-        INPUTS_PER_ASSET_MAX, MEDIA_TYPE_BYTES_MAX, NAME_BYTES_MAX, PARTITION_KEY_BYTES_MAX, REASON_BYTES_MAX,
-        REQUIREMENTS_PER_ASSET_MAX, STATIC_KEYS_MAX, TAGS_PER_ASSET_MAX,
+        INPUTS_PER_ASSET_MAX, MEDIA_TYPE_BYTES_MAX, NAME_BYTES_MAX, PARAMETERS_PER_ASSET_MAX, PARTITION_KEY_BYTES_MAX,
+        REASON_BYTES_MAX, REQUIREMENTS_PER_ASSET_MAX, STATIC_KEYS_MAX, TAGS_PER_ASSET_MAX,
     },
     pipeline::{
         asset::{
@@ -88,16 +90,20 @@ pub(super) async fn describe(
     let mut is_started = false;
     let called = caught(async {
         let guest = component.linked(engine.linkers(), Granted::default()).map_err(Ended::Errored)?;
-        let instance = sandbox::instantiate(&mut store, guest, &interrupt).await.ok_or(Ended::Late)?;
-        let instance = instance.map_err(Ended::Errored)?;
+        let started = sandbox::start(&mut store, guest, &interrupt).await.ok_or(Ended::Late)?;
+        let instance = started.map_err(Ended::Errored)?;
+        let exports = Everything::new(&mut store, &instance).map_err(Ended::Errored)?;
         store.set_fuel(limits.fuel).map_err(Ended::Errored)?;
         is_started = true;
-        let call = instance.flowstone_asset_definitions().call_describe(&mut store);
-        let called = tokio::time::timeout_at(interrupt.deadline().into(), call).await;
+        let calls = async {
+            let assets = exports.flowstone_asset_definitions().call_describe(&mut store).await?;
+            Ok((assets, parameters::describe(&mut store, &instance).await?))
+        };
+        let called = tokio::time::timeout_at(interrupt.deadline().into(), calls).await;
         called.map_err(|_| Ended::Late)?.map_err(Ended::Errored)
     });
     let ended = match called.await {
-        Ok(Ok(assets)) => return bounded(assets),
+        Ok(Ok((assets, parameters))) => return bounded(assets, parameters),
         Ok(Err(ended)) => ended,
         Err(panic) => Ended::Panicked(panic),
     };
@@ -121,7 +127,7 @@ pub(super) async fn describe(
 const PROBLEMS_MAX: usize = 20;
 
 /// Measures a description and makes it ours.
-fn bounded(assets: Vec<wit::Asset>) -> Result<Vec<AssetDefinition>, DescribeFailure> {
+fn bounded(assets: Vec<wit::Asset>, parameters: Vec<AssetParameters>) -> Result<Vec<AssetDefinition>, DescribeFailure> {
     let mut bounds = Bounds::default();
     if !bounds.list("the component", "assets", assets.len(), ASSETS_PER_COMPONENT_MAX) {
         return Err(DescribeFailure::OutOfBounds(bounds.problems));
@@ -132,10 +138,15 @@ fn bounded(assets: Vec<wit::Asset>) -> Result<Vec<AssetDefinition>, DescribeFail
             break;
         }
     }
+    if bounds.list("the component", "lists of parameters", parameters.len(), assets.len()) {
+        parameters.iter().for_each(|parameters| bounds.parameters(parameters));
+    }
     if !bounds.problems.is_empty() {
         return Err(DescribeFailure::OutOfBounds(bounds.problems));
     }
-    Ok(assets.into_iter().map(asset_definition).collect())
+    let mut definitions: Vec<AssetDefinition> = assets.into_iter().map(asset_definition).collect();
+    parameters::assign(parameters, &mut definitions).map_err(DescribeFailure::OutOfBounds)?;
+    Ok(definitions)
 }
 
 /// Collects what is too long.
@@ -193,6 +204,21 @@ impl Bounds {
         }
     }
 
+    fn parameters(&mut self, of_asset: &AssetParameters) {
+        if self.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
+        let of = "the parameters of an asset";
+        self.text(of, "the name", &of_asset.asset, NAME_BYTES_MAX);
+        if self.list(of, "entries", of_asset.parameters.len(), PARAMETERS_PER_ASSET_MAX) {
+            for parameter in &of_asset.parameters {
+                self.text(of, "a name", &parameter.name, NAME_BYTES_MAX);
+                self.text(of, "a description", &parameter.description, REASON_BYTES_MAX);
+                self.text(of, "a default", parameter.default.as_deref().unwrap_or(""), FIELD_VALUE_BYTES_MAX);
+            }
+        }
+    }
+
     fn input(&mut self, of: &str, input: &wit::Input) {
         self.text(of, "an input's name", &input.name, NAME_BYTES_MAX);
         self.text(of, "an input's asset", &input.asset, NAME_BYTES_MAX);
@@ -243,6 +269,8 @@ fn asset_definition(asset: wit::Asset) -> AssetDefinition {
         media_type: asset.media_type,
         checks: asset.checks,
         tags: asset.tags.into_iter().map(|WitField { name, value }| Field { name, value }).collect(),
+        // The component says them by an export of its own.
+        parameters: vec![],
     }
 }
 
@@ -331,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_description_becomes_ours_field_by_field() {
-        let ours = bounded(vec![asset("weekly")]).unwrap().remove(0);
+        let ours = bounded(vec![asset("weekly")], vec![]).unwrap().remove(0);
         assert_eq!(
             (ours.name.as_str(), ours.description.as_str(), ours.kind),
             ("weekly", "What it is", AssetKind::Plain)
@@ -350,7 +378,9 @@ mod tests {
         let check = |change: fn(&mut wit::Asset), expected: &str| {
             let mut asset = asset("a");
             change(&mut asset);
-            let Err(DescribeFailure::OutOfBounds(problems)) = bounded(vec![asset]) else { panic!("{expected}") };
+            let Err(DescribeFailure::OutOfBounds(problems)) = bounded(vec![asset], vec![]) else {
+                panic!("{expected}")
+            };
             assert!(problems.len() == 1 && problems[0].contains(expected), "{expected}: {problems:?}");
         };
         let long = |length: usize| "x".repeat(length + 1);
@@ -384,7 +414,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_assets_are_refused_at_once() {
-        let Err(DescribeFailure::OutOfBounds(problems)) = bounded(vec![asset("a"); 10_000]) else { panic!() };
+        let Err(DescribeFailure::OutOfBounds(problems)) = bounded(vec![asset("a"); 10_000], vec![]) else { panic!() };
         assert_eq!(problems, ["the component has 10000 assets, more than 1024"]);
     }
 
@@ -392,7 +422,7 @@ mod tests {
     fn a_flood_of_problems_is_cut() {
         let mut bad = asset("a");
         bad.description = "x".repeat(DESCRIPTION_BYTES_MAX + 1);
-        let Err(DescribeFailure::OutOfBounds(problems)) = bounded(vec![bad; 1_000]) else { panic!() };
+        let Err(DescribeFailure::OutOfBounds(problems)) = bounded(vec![bad; 1_000], vec![]) else { panic!() };
         assert_eq!(problems.len(), PROBLEMS_MAX);
     }
 }

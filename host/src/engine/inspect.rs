@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     blob::Digest,
-    capability::text::{neutralise, truncate},
+    capability::{
+        config::WASI_CONFIG,
+        text::{neutralise, truncate},
+    },
     limit::{
         COMPONENT_BYTES_MAX, INSPECTION_ITEMS_MAX, MEMORY_BYTES_MAX, MESSAGE_BYTES_MAX, PER_MODULE_MAX,
         TABLE_ELEMENTS_MAX,
@@ -395,6 +398,9 @@ impl RawImport {
 
     fn class(&self) -> Option<ImportClass> {
         let interface = unversioned(&self.name);
+        if WASI_CONFIG.contains(&self.name.as_str()) {
+            return Some(ImportClass::Baseline);
+        }
         let by_grant = CAPABILITIES.iter().find(|capability| capability.interface() == Some(interface));
         if let Some(capability) = by_grant.filter(|_| is_our_version(&self.name)) {
             return Some(ImportClass::Capability(*capability));
@@ -419,10 +425,15 @@ impl RawImport {
         if interface.starts_with("wasi:") && self.name.contains("@0.3") {
             return format!("it imports `{name}`: this host runs WASI 0.2, build it for wasm32-wasip2");
         }
+        if interface.starts_with("wasi:config/") {
+            return format!(
+                "it imports `{name}`: this host has {}, build it against one of them",
+                WASI_CONFIG.join(" and ")
+            );
+        }
         let capability = match interface.split('/').next() {
             Some("wasi:http") => Some("http"),
             Some("wasi:keyvalue") => Some("key-value"),
-            Some("wasi:config") => Some("config"),
             Some("wasi:blobstore") => Some("files"),
             _ => None,
         };
@@ -526,12 +537,14 @@ mod tests {
             r#"(import "wasi:http/incoming-handler@0.2.9" (instance))
                (import "wasi:cli/run@0.3.0" (instance))
                (import "flowstone:asset/log@0.2.0" (instance))
+               (import "wasi:config/store@0.2.0" (instance))
                (import "acme:thing/api@1.0.0" (instance))
                (import "f" (func))"#,
             &[
                 "capability http",
                 "WASI 0.2, build it",
                 "has version 0.1.0",
+                "this host has wasi:config/store@0.2.0-rc.1 and wasi:config/store@0.2.0-draft",
                 "`acme:thing/api@1.0.0`",
                 "`f`, which is not",
             ],

@@ -11,7 +11,6 @@ use wasmtime::{
     component::{HasData, HasSelf, Linker, Resource, ResourceTable},
 };
 use wasmtime_wasi::{
-    filesystem::{WasiFilesystem, WasiFilesystemCtxView},
     p2::bindings::{cli, clocks, filesystem, random, sockets},
     sockets::{WasiSockets, WasiSocketsCtxView},
 };
@@ -23,12 +22,13 @@ use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::sandbox::State;
 use crate::{
-    bindings::flowstone::asset::{context, files, http, inputs, log, output, secrets, sql, types},
+    bindings::flowstone::asset::{config, context, files, http, inputs, log, output, secrets, sql, types},
     capability::{
         Ungranted,
         clock::ClockView,
+        config::{Config, StoreError, WASI_CONFIG},
         context::Context,
-        files::Files,
+        files::{Files, MountedView},
         http::{Http, deny_handle},
         inputs::Inputs,
         log::Log,
@@ -116,6 +116,8 @@ pub fn linker(engine: &wasmtime::Engine, granted: Granted) -> wasmtime::Result<L
     let l = &mut linker;
     add_wasi(l)?;
     context::add_to_linker::<_, HasSelf<Context>>(l, |state| &mut state.context)?;
+    config::add_to_linker::<_, HasSelf<Config>>(l, |state| &mut state.config)?;
+    add_wasi_config(l)?;
     inputs::add_to_linker::<_, HasSelf<Inputs>>(l, |state| &mut state.inputs)?;
     output::add_to_linker::<_, HasSelf<Output>>(l, |state| &mut state.output)?;
     log::add_to_linker::<_, HasSelf<Log>>(l, |state| &mut state.log)?;
@@ -152,6 +154,19 @@ pub fn linker(engine: &wasmtime::Engine, granted: Granted) -> wasmtime::Result<L
     Ok(linker)
 }
 
+fn add_wasi_config(l: &mut Linker<State>) -> wasmtime::Result<()> {
+    for version in WASI_CONFIG {
+        let mut instance = l.instance(version)?;
+        instance.func_wrap("get", |store: StoreContextMut<'_, State>, (key,): (String,)| {
+            Ok((Ok::<_, StoreError>(store.data().config.text(&key)),))
+        })?;
+        instance.func_wrap("get-all", |store: StoreContextMut<'_, State>, (): ()| {
+            Ok((Ok::<_, StoreError>(store.data().config.texts()),))
+        })?;
+    }
+    Ok(())
+}
+
 /// With the version that the library binds; later and earlier ones of 0.2 are the same to the linker.
 const OUTGOING_HANDLER: &str = "wasi:http/outgoing-handler@0.2.12";
 
@@ -169,6 +184,11 @@ impl HasData for Clocks {
     type Data<'a> = ClockView<'a>;
 }
 
+struct Mounted;
+impl HasData for Mounted {
+    type Data<'a> = MountedView<'a>;
+}
+
 struct Process;
 impl HasData for Process {
     type Data<'a> = ProcessView<'a>;
@@ -182,8 +202,8 @@ fn process(state: &mut State) -> ProcessView<'_> {
     ProcessView { log: &state.log, table: &mut state.table }
 }
 
-fn no_directories(state: &mut State) -> WasiFilesystemCtxView<'_> {
-    WasiFilesystemCtxView { ctx: &mut state.no_directories, table: &mut state.table }
+fn mounted(state: &mut State) -> MountedView<'_> {
+    MountedView { files: &mut state.files, table: &mut state.table }
 }
 
 fn no_sockets(state: &mut State) -> WasiSocketsCtxView<'_> {
@@ -212,8 +232,8 @@ fn add_wasi(l: &mut Linker<State>) -> wasmtime::Result<()> {
     cli::terminal_stdout::add_to_linker::<_, Process>(l, process)?;
     cli::terminal_stderr::add_to_linker::<_, Process>(l, process)?;
 
-    filesystem::types::add_to_linker::<_, WasiFilesystem>(l, no_directories)?;
-    filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, no_directories)?;
+    filesystem::types::add_to_linker::<_, Mounted>(l, mounted)?;
+    filesystem::preopens::add_to_linker::<_, Mounted>(l, mounted)?;
 
     let none = sockets::network::LinkOptions::default();
     sockets::network::add_to_linker::<_, WasiSockets>(l, &none, no_sockets)?;

@@ -14,6 +14,7 @@ mod inspect;
 mod limiter;
 mod linker;
 mod load;
+mod parameters;
 mod report;
 mod sandbox;
 mod signature;

@@ -13,8 +13,11 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use wasmtime::{CallHook, Store, component::ResourceTable};
-use wasmtime_wasi::{filesystem::WasiFilesystemCtx, sockets::WasiSocketsCtx};
+use wasmtime::{
+    CallHook, Store,
+    component::{Instance, ResourceTable},
+};
+use wasmtime_wasi::sockets::WasiSocketsCtx;
 
 use super::{
     Attempt, Engine,
@@ -29,6 +32,7 @@ use crate::{
     capability::{
         Interrupt, Masks, Reach, Ungranted,
         clock::Clock,
+        config::Config,
         context::Context,
         files::Files,
         http::{Http, HttpReach},
@@ -49,6 +53,7 @@ use crate::{
 /// What a guest's host functions work on: made for one attempt, gone after it.
 pub struct State {
     pub(super) context: Context,
+    pub(super) config: Config,
     pub(super) inputs: Inputs,
     pub(super) output: Output,
     pub(super) log: Log,
@@ -60,7 +65,6 @@ pub struct State {
     pub(super) secrets: Secrets,
     pub(super) masks: Masks,
     pub(super) sql: Sql,
-    pub(super) no_directories: WasiFilesystemCtx,
     pub(super) no_sockets: WasiSocketsCtx,
     pub(super) table: ResourceTable,
     pub(super) limiter: Limiter,
@@ -90,6 +94,7 @@ impl State {
         let masks = Masks::of(secrets.iter().map(GrantedSecret::named).chain(http.iter().flat_map(HttpReach::secrets)));
         Ok(Self {
             clock: clock.map_or_else(|| Clock::at(of.context.logical_time_ms), Clock::real),
+            config: Config::new(of.context.config.clone()),
             context: of.context,
             output: Output::new(&blobs, &tenant, of.limits.output_bytes, of.media_type),
             inputs: Inputs::new(of.inputs, blobs.clone(), tenant.clone()),
@@ -102,7 +107,6 @@ impl State {
             ungranted: Ungranted::new(asset),
             random: Random::new(of.seed, random),
             masks,
-            no_directories: WasiFilesystemCtx::default(),
             no_sockets: WasiSocketsCtx::default(),
             table,
             limiter: Limiter::new(of.limits.memory_bytes),
@@ -133,10 +137,27 @@ pub(super) async fn instantiate(
     guest: &EverythingPre<State>,
     until: &Interrupt,
 ) -> Option<wasmtime::Result<Everything>> {
+    within_allowance(store, until, async |store| guest.instantiate_async(store).await).await
+}
+
+/// The same, and returns the instance itself, which may export more than every guest does.
+pub(super) async fn start(
+    store: &mut Store<State>,
+    guest: &EverythingPre<State>,
+    until: &Interrupt,
+) -> Option<wasmtime::Result<Instance>> {
+    within_allowance(store, until, async |store| guest.instance_pre().instantiate_async(store).await).await
+}
+
+async fn within_allowance<T>(
+    store: &mut Store<State>,
+    until: &Interrupt,
+    instantiate: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+) -> Option<wasmtime::Result<T>> {
     let soon = until.sooner(Instant::now() + INSTANTIATE_TIMEOUT);
     let deadline = soon.deadline();
     store.data_mut().interrupt = soon;
-    let instance = tokio::time::timeout_at(deadline.into(), guest.instantiate_async(&mut *store)).await;
+    let instance = tokio::time::timeout_at(deadline.into(), instantiate(store)).await;
     store.data_mut().interrupt = until.clone();
     instance.ok()
 }

@@ -208,6 +208,7 @@ mod tests {
         assert_eq!(
             imports,
             [
+                "flowstone:asset/config",
                 "flowstone:asset/context",
                 "flowstone:asset/files",
                 "flowstone:asset/http",

@@ -29,6 +29,38 @@ pub struct AssetDefinition {
     pub checks: Vec<String>,
     /// For people and filters.
     pub tags: Vec<Field>,
+    /// What it can be configured with; empty when its manifest may say anything.
+    pub parameters: Vec<Parameter>,
+}
+
+/// Something that a manifest can configure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameter {
+    /// Unique within the asset.
+    pub name: String,
+    /// Which values it takes.
+    pub kind: ParameterKind,
+    /// What holds where the manifest is silent; absent when the manifest must say something.
+    pub default: Option<serde_json::Value>,
+    /// For the person who configures it.
+    pub description: String,
+}
+
+/// Which values a parameter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ParameterKind {
+    /// Text.
+    Text,
+    /// A whole number of 64 bits.
+    Integer,
+    /// Any number.
+    Number,
+    /// True or false.
+    Boolean,
+    /// Anything.
+    Json,
 }
 
 /// A named text value.

@@ -6,14 +6,14 @@
 use std::collections::HashSet;
 
 use super::{
-    asset::{AssetDefinition, AssetKind, Capability, DimensionKeys, Field, Mapping},
+    asset::{AssetDefinition, AssetKind, Capability, DimensionKeys, Field, Mapping, Parameter},
     diagnostic::shown,
     keyspace::KeySpace,
 };
 use crate::limit::{
     DESCRIPTION_BYTES_MAX, DIMENSIONS_PER_ASSET_MAX, FIELD_NAME_BYTES_MAX, FIELD_VALUE_BYTES_MAX, FIXED_PARTITIONS_MAX,
-    INPUTS_PER_ASSET_MAX, MEDIA_TYPE_BYTES_MAX, NAME_BYTES_MAX, PARTITION_KEY_BYTES_MAX, PARTITION_KEY_TEXT_BYTES_MAX,
-    REASON_BYTES_MAX, REQUIREMENTS_PER_ASSET_MAX, STATIC_KEYS_MAX, TAGS_PER_ASSET_MAX,
+    INPUTS_PER_ASSET_MAX, MEDIA_TYPE_BYTES_MAX, NAME_BYTES_MAX, PARAMETERS_PER_ASSET_MAX, PARTITION_KEY_BYTES_MAX,
+    PARTITION_KEY_TEXT_BYTES_MAX, REASON_BYTES_MAX, REQUIREMENTS_PER_ASSET_MAX, STATIC_KEYS_MAX, TAGS_PER_ASSET_MAX,
 };
 
 /// Whether this may name an asset, an input, a dimension, a resource or a pipeline: `a-z`, `0-9` and `_` after a
@@ -50,6 +50,17 @@ pub fn is_media_type(text: &str) -> bool {
 const SUPPORTED: [Capability; 6] =
     [Capability::Files, Capability::Clock, Capability::Random, Capability::Secret, Capability::Http, Capability::Sql];
 
+/// Whether text in it holds a NUL, which the database cannot keep.
+fn holds_nul(value: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
 /// Everything that is wrong with this definition, each in one sentence.
 pub fn definition_mistakes(definition: &AssetDefinition) -> Vec<String> {
     let mut mistakes = Mistakes(Vec::new());
@@ -71,6 +82,7 @@ pub fn definition_mistakes(definition: &AssetDefinition) -> Vec<String> {
     mistakes.check_inputs(definition);
     mistakes.check_dimensions(definition);
     mistakes.check_requirements(definition);
+    mistakes.check_parameters(&definition.parameters);
     mistakes.0
 }
 
@@ -123,6 +135,23 @@ impl Mistakes {
             }
             self.check_text("a tag's name", &tag.name, FIELD_NAME_BYTES_MAX);
             self.check_text("a tag's value", &tag.value, FIELD_VALUE_BYTES_MAX);
+        }
+    }
+
+    fn check_parameters(&mut self, parameters: &[Parameter]) {
+        if !self.check_count("parameters", parameters.len(), PARAMETERS_PER_ASSET_MAX) {
+            return;
+        }
+        self.check_unique("parameters", parameters.iter().map(|parameter| &*parameter.name));
+        for parameter in parameters {
+            self.check_name("a parameter", &parameter.name);
+            self.check_text("a parameter's description", &parameter.description, REASON_BYTES_MAX);
+            if parameter.default.as_ref().is_some_and(|default| !parameter.kind.takes(default)) {
+                self.push(format!("the default of the parameter `{}` is of another kind", shown(&parameter.name)));
+            }
+            if parameter.default.as_ref().is_some_and(holds_nul) {
+                self.push(format!("the default of the parameter `{}` holds a NUL", shown(&parameter.name)));
+            }
         }
     }
 

@@ -322,6 +322,7 @@ pub(super) mod tests {
             media_type: "application/json".into(),
             checks: vec![],
             tags: vec![],
+            parameters: vec![],
         }
     }
 

@@ -14,6 +14,7 @@ pub mod keyspace;
 pub mod manifest;
 pub mod mapping;
 pub mod network;
+pub mod parameter;
 pub mod partition;
 pub mod plan;
 pub mod policy;

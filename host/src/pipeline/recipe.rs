@@ -183,7 +183,7 @@ mod tests {
 
     fn grant(resource: &str, access: Access, paths: &[&str], write_bytes: u64) -> Grant {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
-        Grant::Files(DirectoryGrant { resource: resource.into(), access, paths, write_bytes })
+        Grant::Files(DirectoryGrant { resource: resource.into(), access, paths, write_bytes, entries: 1, mount: None })
     }
 
     fn parts() -> RecipeParts {

@@ -104,6 +104,10 @@ pub struct DirectoryGrant {
     pub paths: Vec<String>,
     /// Bytes that one attempt may stage in writes.
     pub write_bytes: u64,
+    /// Files that one attempt may write or remove.
+    pub entries: u32,
+    /// The absolute path at which code that expects a file system finds it, if it does. Only to read.
+    pub mount: Option<String>,
 }
 
 /// What may be done with a directory or a database.
@@ -163,9 +167,12 @@ impl Grant {
             Self::Files(grant) => {
                 let writes = match grant.access {
                     Access::Read => String::new(),
-                    Access::ReadWrite => format!(", writes up to {}", bytes_text(grant.write_bytes)),
+                    Access::ReadWrite => {
+                        format!(", writes up to {} in {} files", bytes_text(grant.write_bytes), grant.entries)
+                    }
                 };
-                format!("{} {}{writes}", grant.access.name(), grant.paths.join(" "))
+                let mount = grant.mount.as_ref().map(|mount| format!(", mounted at {mount}")).unwrap_or_default();
+                format!("{} {}{writes}{mount}", grant.access.name(), grant.paths.join(" "))
             }
             Self::Clock(_) => "the real time".to_owned(),
             Self::Random(_) => "real randomness".to_owned(),
@@ -228,6 +235,8 @@ impl Grant {
                 writer.field(grant.access.name().as_bytes());
                 writer.field(&(paths.len() as u64).to_le_bytes());
                 paths.iter().for_each(|path| writer.field(path.as_bytes()));
+                // Absent, it adds nothing: what was made before there were mounts is not stale.
+                grant.mount.iter().for_each(|mount| writer.field(mount.as_bytes()));
             }
             Self::Clock(grant) | Self::Random(grant) | Self::Secret(grant) => {
                 writer.field(self.capability().name().as_bytes());

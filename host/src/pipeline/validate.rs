@@ -15,6 +15,7 @@ use super::{
     graph::{Graph, GraphError},
     manifest::Manifest,
     mapping::check_mapping,
+    parameter::{configuration_mistakes, resolved},
     policy::{Limits, RetryPolicy},
     recipe::{config_digest, reach_digest},
     resource::{Grant, Resource},
@@ -81,6 +82,7 @@ pub fn validate(components: &[DescribedComponent], manifest: &Manifest) -> Resul
     let graph = check_graph(&described, manifest, &mut diagnostics);
     for described in described.iter().filter(|described| described.sound) {
         diagnostics.extend(grant_mistakes(described.definition, manifest));
+        diagnostics.extend(configuration_mistakes(described.definition, manifest));
         diagnostics.extend(idle_freshness(described.definition, manifest));
     }
     match graph {
@@ -214,14 +216,15 @@ fn bind(described: &[Described<'_>], graph: &Graph, manifest: &Manifest) -> Boun
     let bound = |asset: &usize| {
         let Described { component, definition, .. } = &described[*asset];
         let settings = manifest.assets.get(&definition.name).cloned().unwrap_or_default();
+        let config = resolved(definition, settings.config);
         BoundAsset {
             definition: (*definition).clone(),
             component: component.digest,
             pure: is_pure(&settings.grants),
-            config_digest: config_digest(&settings.config),
+            config_digest: config_digest(&config),
             grants_digest: reach_digest(&settings.grants),
             grants: settings.grants,
-            config: settings.config,
+            config,
             limits: settings.limits,
             retry: settings.retry,
             fresh_for_ms: settings.fresh_for_ms,
@@ -235,7 +238,7 @@ fn bind(described: &[Described<'_>], graph: &Graph, manifest: &Manifest) -> Boun
 mod tests {
     use super::{
         super::{
-            asset::{AssetKind, Capability, Mapping, Requirement, TimeUnit},
+            asset::{AssetKind, Capability, Mapping, Parameter, ParameterKind, Requirement, TimeUnit},
             graph::tests::asset,
             keyspace::tests::time,
             manifest::parse_manifest,
@@ -291,6 +294,64 @@ mod tests {
         assert!(raw.pure && clean.pure);
         let stored = serde_json::to_string(&bound).unwrap();
         assert_eq!(serde_json::from_str::<Bound>(&stored).unwrap(), bound);
+    }
+
+    fn configured(parameters: &[(&str, ParameterKind, Option<serde_json::Value>)]) -> AssetDefinition {
+        let parameter = |(name, kind, default): &(&str, ParameterKind, Option<serde_json::Value>)| Parameter {
+            name: (*name).into(),
+            kind: *kind,
+            default: default.clone(),
+            description: "what it is for".into(),
+        };
+        AssetDefinition { parameters: parameters.iter().map(parameter).collect(), ..asset("report", &[]) }
+    }
+
+    #[test]
+    fn a_configuration_is_held_to_the_parameters_and_completed_by_their_defaults() {
+        let report = configured(&[
+            ("city", ParameterKind::Text, None),
+            ("units", ParameterKind::Text, Some("metric".into())),
+            ("days", ParameterKind::Integer, Some(30.into())),
+            ("scale", ParameterKind::Number, Some(1.into())),
+            ("on", ParameterKind::Boolean, Some(true.into())),
+            ("colours", ParameterKind::Json, Some(serde_json::json!(["red"]))),
+        ]);
+        let bound = |lines: &str| {
+            let bound = validate(&[component("a.wasm", vec![report.clone()])], &manifest(lines)).unwrap();
+            bound.assets.into_iter().next().unwrap()
+        };
+        let plain = bound("[assets.report]\nconfig = { city = \"Seattle\", days = 7 }\n");
+        let expected = serde_json::json!({
+            "city": "Seattle", "units": "metric", "days": 7, "scale": 1, "on": true, "colours": ["red"],
+        });
+        assert_eq!(serde_json::Value::Object(plain.config.clone()), expected);
+        let said = bound("[assets.report]\nconfig = { days = 7, city = \"Seattle\", units = \"metric\" }\n");
+        assert_eq!(said.config_digest, plain.config_digest, "a default that is written out changes nothing");
+        let other = bound("[assets.report]\nconfig = { city = \"Seattle\", days = 8 }\n");
+        assert_ne!(other.config_digest, plain.config_digest);
+
+        check(
+            vec![report.clone()],
+            "[assets.report]\nconfig = { citty = \"Seattle\", days = 1.5, on = \"yes\", scale = true }\n",
+            &[
+                "flowstone.toml:12:12: assets.report.config.citty: the asset has no parameter `citty`; did you mean `city`?",
+                "flowstone.toml:12:31: assets.report.config.days: must be a whole number (\"what it is for\"); write days = 1",
+                "flowstone.toml:12:43: assets.report.config.on: must be true or false (\"what it is for\"); write on = true",
+                "flowstone.toml:12:55: assets.report.config.scale: must be a number (\"what it is for\"); write scale = 1.5",
+                "flowstone.toml:11:9: assets.report.config.city: the asset needs a value for `city` (\"what it is for\"); write in [assets.report]: config.city = \"...\"",
+            ],
+        );
+        let none = configured(&[]);
+        check(vec![none], "[assets.report]\nconfig.anything = 1\n", &[]);
+        let wrong = configured(&[("a", ParameterKind::Text, Some(1.into())), ("a", ParameterKind::Json, None)]);
+        check(
+            vec![wrong],
+            "",
+            &[
+                "a.wasm: report: there are two parameters called `a`",
+                "a.wasm: report: the default of the parameter `a` is of another kind",
+            ],
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! anybody takes a fingerprint; the row goes when the file is there, so a crash in between publishes again, the same bytes.
 //!
 //! One process at a time publishes, in the order of the commits. What cannot be shown stays, and so does whatever comes
-//! after it in the same directory; other directories go on.
+//! after it in the same directory; other directories go on. Where only a name is in the way, a file or a link where a
+//! folder should be, only what is at, above or below that path stays: an asset cannot hold up what others write.
 
 use std::{collections::HashSet, ffi::OsStr, io, path::Path, sync::Arc};
 
@@ -44,7 +45,7 @@ async fn publish_all(shared: &Arc<Shared>) -> Result<(), StoreError> {
         return Ok(());
     }
     let mut publishing = shared.store.begin_publishing().await?;
-    let mut blocked = HashSet::new();
+    let mut blocked = Blocked::default();
     let mut after = None;
     loop {
         let due = publishing.list_staged_files(after.take(), PUBLISH_FILES_MAX).await?;
@@ -64,8 +65,35 @@ async fn publish_all(shared: &Arc<Shared>) -> Result<(), StoreError> {
 }
 
 type Failed = Vec<(StagedFileRecord, io::Error)>;
-/// Directories in which something could not be shown.
-type Blocked = HashSet<String>;
+
+/// Where something could not be shown.
+#[derive(Default)]
+struct Blocked {
+    directories: HashSet<String>,
+    /// Of other directories, paths.
+    paths: Vec<(String, String)>,
+}
+
+/// Past this many paths, their directory is blocked as a whole: each further file is compared with each of them.
+const PATHS_BLOCKED_MAX: usize = 1_000;
+
+impl Blocked {
+    fn holds(&self, directory: &str, path: &str) -> bool {
+        let is_below = |path: &str, folder: &str| {
+            path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let touches = |(of, other): &(String, String)| of == directory && (is_below(path, other) || is_below(other, path));
+        self.directories.contains(directory) || self.paths.iter().any(touches)
+    }
+
+    fn add(&mut self, directory: String, path: &str, error: &io::Error) {
+        let in_the_way = matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory);
+        match in_the_way && self.paths.len() < PATHS_BLOCKED_MAX {
+            true => self.paths.push((directory, path.to_owned())),
+            false => drop(self.directories.insert(directory)),
+        }
+    }
+}
 
 fn show_all(
     blobs: &BlobStore,
@@ -75,13 +103,13 @@ fn show_all(
     let (mut shown, mut failed) = (Vec::new(), Vec::new());
     for file in due {
         let directory = file.settings.to_string();
-        if blocked.contains(&directory) {
+        if blocked.holds(&directory, &file.path) {
             continue;
         }
         match show(blobs, &file) {
             Ok(()) => shown.push(file),
             Err(error) => {
-                blocked.insert(directory);
+                blocked.add(directory, &file.path, &error);
                 failed.push((file, error));
             }
         }
@@ -126,7 +154,8 @@ fn show(blobs: &BlobStore, file: &StagedFileRecord) -> io::Result<()> {
 fn not_followed(folder: &Dir, name: &OsStr, error: io::Error) -> io::Error {
     match folder.symlink_metadata(name) {
         Ok(found) if found.is_symlink() => {
-            io::Error::new(error.kind(), format!("`{}` is a link, and links are not followed", name.display()))
+            let message = format!("`{}` is a link, and links are not followed", name.display());
+            io::Error::new(io::ErrorKind::NotADirectory, message)
         }
         _ => error,
     }

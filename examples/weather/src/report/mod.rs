@@ -24,6 +24,10 @@ struct Config {
 /// A page with the climate of all years, as charts.
 #[asset(
     inputs(years = all("yearly_weather"), months = all("monthly_weather")),
+    config(
+        city = text("where the station stands"),
+        units = text("for whom the page is: metric or imperial", default = "metric"),
+    ),
     tags(stage = "report"),
     media_type = "text/html; charset=utf-8"
 )]

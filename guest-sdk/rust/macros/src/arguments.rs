@@ -10,6 +10,7 @@ use syn::parse::{Parse, ParseStream};
 use syn::{Error, Ident, LitStr, Result, Token, parenthesized, token};
 
 use crate::keys::Keys;
+use crate::parameter::Parameter;
 use crate::source::Source;
 
 /// Bytes of a name, as the contract has it.
@@ -25,6 +26,7 @@ pub(crate) struct Arguments {
     pub partitions: Vec<(Name, Keys)>,
     pub requires: Vec<(Name, Grant)>,
     pub tags: Vec<(Name, LitStr)>,
+    pub config: Vec<(Name, Parameter)>,
 }
 
 impl Parse for Arguments {
@@ -42,8 +44,9 @@ impl Parse for Arguments {
                 "partitions" => arguments.partitions = parse_list(input, "a dimension", parse_assigned)?,
                 "requires" => arguments.requires = parse_list(input, "a requirement", parse_assigned)?,
                 "tags" => arguments.tags = parse_list(input, "a tag", parse_assigned)?,
+                "config" => arguments.config = parse_list(input, "a parameter", parse_assigned)?,
                 unknown => {
-                    let known = "name, description, media_type, inputs, partitions, requires and tags";
+                    let known = "name, description, media_type, inputs, partitions, requires, tags and config";
                     return Err(Error::new(key.span(), format!("unknown key `{unknown}`: an asset has {known}")));
                 }
             }

@@ -86,6 +86,17 @@ fn define(arguments: &Arguments, function: &ItemFn, takes_context: bool) -> Resu
             resource_name: #name, capability: ::flowstone_sdk::definition::Capability::#capability, reason: #reason,
         })
     });
+    let parameters = arguments.config.iter().map(|(name, parameter)| {
+        let (name, kind, description) = (&name.text, &parameter.kind, &parameter.description);
+        let default = match &parameter.default {
+            Some(json) => quote!(Some(#json)),
+            None => quote!(None),
+        };
+        quote!(::flowstone_sdk::definition::Parameter {
+            name: #name, kind: ::flowstone_sdk::definition::ParameterKind::#kind, default: #default,
+            description: #description,
+        })
+    });
     let tags = arguments.tags.iter().map(|(name, value)| {
         let name = &name.text;
         quote!((#name, #value))
@@ -99,6 +110,7 @@ fn define(arguments: &Arguments, function: &ItemFn, takes_context: bool) -> Resu
             requirements: &[#(#requirements),*],
             media_type: #media_type,
             tags: &[#(#tags),*],
+            parameters: &[#(#parameters),*],
             materialize: __materialize,
         }
     })
@@ -161,7 +173,7 @@ mod tests {
     fn keys_of_the_attribute_are_known_and_said_once() {
         assert_eq!(
             refuse(quote!(media = "text/plain")),
-            "unknown key `media`: an asset has name, description, media_type, inputs, partitions, requires and tags"
+            "unknown key `media`: an asset has name, description, media_type, inputs, partitions, requires, tags and config"
         );
         assert_eq!(
             refuse(quote!(name = "a", name = "b")),
@@ -238,6 +250,38 @@ mod tests {
             let message = format!("`{wrong}` is not a media type, like `application/json`");
             assert_eq!(refuse(quote!(media_type = #wrong)), message);
         }
+    }
+
+    #[test]
+    fn parameters_say_what_is_wrong_with_them() {
+        assert_eq!(
+            refuse(quote!(config(city = string("why")))),
+            "unknown kind `string` of a parameter: there are text, integer, number, boolean, json"
+        );
+        for (parameter, expected) in [
+            (quote!(text("why", default = 1)), "text in quotes"),
+            (quote!(integer("why", default = 1.5)), "a whole number of 64 bits"),
+            (quote!(integer("why", default = 99999999999999999999)), "a whole number of 64 bits"),
+            (quote!(number("why", default = "1")), "a number"),
+            (quote!(boolean("why", default = -1)), "true or false"),
+            (quote!(json("why", default = true)), "JSON in quotes"),
+        ] {
+            assert_eq!(
+                refuse(quote!(config(a = #parameter))),
+                format!("the default is not of its kind: write {expected}")
+            );
+        }
+        assert_eq!(
+            refuse(quote!(config(a = text("why", value = "b")))),
+            "unknown key `value`: only default is expected here"
+        );
+        assert_eq!(
+            refuse(quote!(config(a = text("why"), a = text("why")))),
+            "a parameter called `a` is there already: remove or rename one"
+        );
+        let text = "more than 512 bytes: one sentence is enough";
+        let long = "x".repeat(513);
+        assert_eq!(refuse(quote!(config(a = text(#long)))), text);
     }
 
     #[test]

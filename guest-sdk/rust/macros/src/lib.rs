@@ -6,6 +6,7 @@
 mod arguments;
 mod expand;
 mod keys;
+mod parameter;
 mod source;
 
 use proc_macro::TokenStream;
@@ -24,6 +25,7 @@ use proc_macro::TokenStream;
 /// | `partitions(..)` | how it is partitioned |
 /// | `requires(..)` | what an operator must grant: `station = files("one sentence that says why")`; also `clock`, `random`, `secret` |
 /// | `tags(..)` | for people and filters: `team = "climate"` |
+/// | `config(..)` | what a manifest can configure; without it, anything |
 ///
 /// # Inputs
 ///
@@ -51,6 +53,19 @@ use proc_macro::TokenStream;
 /// | `month = monthly("2012-01", "2015-12")` | months |
 /// | `year = yearly("2012", "2015", time_zone = "Europe/Berlin")` | years, as they begin there |
 /// | `region = static_keys("north", "south")` | these |
+///
+/// # Parameters
+///
+/// Each is a key of the asset's configuration, what it is for, and what holds where the manifest is silent; without a
+/// default the manifest must say something. `ctx.config()` reads them:
+///
+/// | form | takes |
+/// |---|---|
+/// | `city = text("where the station stands")` | text |
+/// | `days = integer("how many are shown", default = 30)` | a whole number of 64 bits |
+/// | `scale = number("of the picture", default = 1.5)` | a number |
+/// | `legend = boolean("whether it has one", default = true)` | true or false |
+/// | `colours = json("of the bands", default = "[\"red\", \"blue\"]")` | anything |
 ///
 /// ```
 /// use flowstone_sdk::prelude::*;

@@ -5,12 +5,14 @@
 
 mod sql;
 
-use bindings::exports::flowstone::asset::{definitions, materializer};
+use bindings::exports::flowstone::asset::{configuration, definitions, materializer};
 use bindings::flowstone::asset::{context, files, http, inputs, log, output, secrets, types};
 
 pub(crate) use self::sql::{Database, Rows};
 use super::{EntryRecord, HostResult, Job, RequestRecord, VersionRecord};
-use crate::definition::{AssetDefinition, Capability, DimensionKeys, Mapping, TimeUnit, list_assets};
+use crate::definition::{
+    AssetDefinition, Capability, DimensionKeys, Mapping, Parameter, ParameterKind, TimeUnit, list_assets,
+};
 use crate::dispatch;
 use crate::error::{CapabilityError, Outcome};
 use crate::log::Level;
@@ -20,7 +22,7 @@ use crate::partition::Partition;
 #[allow(clippy::all, reason = "generated")]
 mod bindings {
     // The world with every capability: what a component does not call is not among its imports.
-    wit_bindgen::generate!({ path: "../../wit", world: "everything" });
+    wit_bindgen::generate!({ path: "../../wit", world: "everything-with-parameters" });
     export!(Component);
 
     use super::Component;
@@ -32,6 +34,17 @@ struct Component;
 impl definitions::Guest for Component {
     fn describe() -> Vec<definitions::Asset> {
         list_assets().into_iter().map(definitions::Asset::from).collect()
+    }
+}
+
+impl configuration::Guest for Component {
+    fn describe_parameters() -> Vec<configuration::AssetParameters> {
+        let assets = list_assets().into_iter().filter(|asset| !asset.parameters.is_empty());
+        let parameters = |asset: &AssetDefinition| configuration::AssetParameters {
+            asset: asset.name.into(),
+            parameters: asset.parameters.iter().map(configuration::Parameter::from).collect(),
+        };
+        assets.map(parameters).collect()
     }
 }
 
@@ -122,6 +135,11 @@ impl Directory {
     pub(crate) fn entries(&self, after: Option<&str>, max: u32) -> HostResult<Vec<EntryRecord>> {
         let entries = self.0.entries(after, max)?;
         Ok(entries.into_iter().map(|entry| EntryRecord { path: entry.path, size: entry.size }).collect())
+    }
+
+    pub(crate) fn stat(&self, path: &str) -> HostResult<EntryRecord> {
+        let entry = self.0.stat(path)?;
+        Ok(EntryRecord { path: entry.path, size: entry.size })
     }
 
     pub(crate) fn read(&self, path: &str, offset: u64, max: u32) -> HostResult<Vec<u8>> {
@@ -279,6 +297,24 @@ impl From<TimeUnit> for definitions::TimeUnit {
             TimeUnit::Week => Self::Week,
             TimeUnit::Month => Self::Month,
             TimeUnit::Year => Self::Year,
+        }
+    }
+}
+
+impl From<&Parameter> for configuration::Parameter {
+    fn from(parameter: &Parameter) -> Self {
+        let kind = match parameter.kind {
+            ParameterKind::Text => configuration::Kind::Text,
+            ParameterKind::Integer => configuration::Kind::Integer,
+            ParameterKind::Number => configuration::Kind::Number,
+            ParameterKind::Boolean => configuration::Kind::Boolean,
+            ParameterKind::Json => configuration::Kind::Json,
+        };
+        Self {
+            name: parameter.name.into(),
+            kind,
+            default: parameter.default.map(Into::into),
+            description: parameter.description.into(),
         }
     }
 }

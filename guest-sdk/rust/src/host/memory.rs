@@ -7,7 +7,7 @@
 pub(crate) mod sql;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::rc::Rc;
 
@@ -54,6 +54,15 @@ impl Files {
             };
         }
         self.present
+    }
+
+    /// A file as the attempt sees it.
+    fn seen(&self, path: &str) -> HostResult<&[u8]> {
+        let bytes = match self.staged.get(path) {
+            Some(staged) => staged.as_ref(),
+            None => self.present.get(path),
+        };
+        bytes.map(Vec::as_slice).ok_or(CapabilityError::NotFound)
     }
 }
 
@@ -174,19 +183,24 @@ impl Directory {
     }
 
     pub(crate) fn entries(&self, after: Option<&str>, max: u32) -> HostResult<Vec<EntryRecord>> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let after = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         Ok(self.with_files(|files| {
-            let page = files.present.range::<str, _>((start, Bound::Unbounded)).take(max.min(1_000) as usize);
+            let present = files.present.range::<str, _>(after).map(|(path, _)| path);
+            let paths: BTreeSet<_> = present.chain(files.staged.range::<str, _>(after).map(|(path, _)| path)).collect();
+            let seen = paths.into_iter().filter_map(|path| Some((path, files.seen(path).ok()?)));
+            let page = seen.take(max.min(1_000) as usize);
             page.map(|(path, bytes)| EntryRecord { path: path.clone(), size: bytes.len() as u64 }).collect()
         }))
     }
 
+    pub(crate) fn stat(&self, path: &str) -> HostResult<EntryRecord> {
+        check_path(path)?;
+        self.with_files(|files| Ok(EntryRecord { path: path.into(), size: files.seen(path)?.len() as u64 }))
+    }
+
     pub(crate) fn read(&self, path: &str, offset: u64, max: u32) -> HostResult<Vec<u8>> {
         check_path(path)?;
-        self.with_files(|files| {
-            let bytes = files.present.get(path).ok_or(CapabilityError::NotFound)?;
-            Ok(chunk_at(bytes, usize::try_from(offset).unwrap_or(usize::MAX), max))
-        })
+        self.with_files(|files| Ok(chunk_at(files.seen(path)?, usize::try_from(offset).unwrap_or(usize::MAX), max)))
     }
 
     pub(crate) fn append(&self, path: &str, bytes: &[u8]) -> HostResult<()> {
@@ -202,10 +216,7 @@ impl Directory {
     pub(crate) fn remove(&self, path: &str) -> HostResult<()> {
         check_path(path)?;
         self.with_files(|files| {
-            let staged = files.staged.get(path).is_some_and(Option::is_some);
-            if !staged && !files.present.contains_key(path) {
-                return Err(CapabilityError::NotFound);
-            }
+            files.seen(path)?;
             files.staged.insert(path.into(), None);
             Ok(())
         })
@@ -229,7 +240,7 @@ fn check_call_size(bytes: &[u8]) -> HostResult<()> {
 }
 
 fn check_path(path: &str) -> HostResult<()> {
-    let wrong = |name: &str| matches!(name, "" | "." | "..") || name.contains('\0');
+    let wrong = |name: &str| matches!(name, "" | "." | "..") || name.contains('\0') || name.len() > 255;
     match path.len() > 1_024 || path.split('/').any(wrong) {
         true => Err(CapabilityError::Invalid(format!("`{}` is not a relative path", path.escape_debug()))),
         false => Ok(()),

@@ -1,23 +1,28 @@
 //! `flowstone:asset/files`: granted directories. Only by grant.
 //!
-//! Reads see the directory as it is; writes and removals are staged, and published by the commit. What the grant's
-//! globs do not match is denied before the file system is asked whether it exists.
+//! Writes and removals are staged, and published by the commit; reads and listings see the directory as it is, and over
+//! it what the attempt itself has staged. What the grant's globs do not match is denied before the file system is asked
+//! whether it exists.
 
 mod fingerprint;
+mod mounted;
 mod staging;
 mod tree;
 mod ungranted;
+
+use std::sync::{Arc, Mutex};
 
 use cap_std::fs::Dir;
 use wasmtime::component::Resource;
 
 pub use self::{
+    mounted::MountedView,
     fingerprint::{Fingerprint, FingerprintCache, FingerprintError, fingerprint},
     staging::{Change, StagedFile},
     tree::Globs,
 };
 use self::{
-    staging::Staging,
+    staging::{Quota, Staged, Staging},
     tree::{ListError, Listed, OpenError, OpenFile},
 };
 use super::{Denial, Denials, Interrupt, Refusal, Use, Used, Uses, denial::files_remedy};
@@ -44,7 +49,10 @@ pub struct Files {
     staging: Staging,
     interrupt: Interrupt,
     denials: Denials,
-    uses: Uses,
+    /// Shared with the streams of mounted files, which count as they are read.
+    uses: Arc<Mutex<Uses>>,
+    /// Each open file of a mounted directory holds one.
+    mounted_open: Arc<()>,
 }
 
 struct Granted {
@@ -71,7 +79,15 @@ impl Files {
             Ok(Granted { globs: Globs::new(&grant.paths)?, directory, grant, listing: None, last: None })
         };
         let open = directories.into_iter().map(granted).collect::<Result<_, _>>()?;
-        Ok(Self { asset, open, staging, interrupt, denials: Denials::default(), uses: Uses::of("files") })
+        Ok(Self {
+            asset,
+            open,
+            staging,
+            interrupt,
+            denials: Denials::default(),
+            uses: Arc::new(Mutex::new(Uses::of("files"))),
+            mounted_open: Arc::default(),
+        })
     }
 
     /// What was asked for and not granted.
@@ -81,7 +97,7 @@ impl Files {
 
     /// What was done with what was granted.
     pub fn take_uses(&mut self) -> Vec<Use> {
-        self.uses.take()
+        mounted::lock(&self.uses).take()
     }
 
     /// Ends the staged files on disk.
@@ -91,8 +107,7 @@ impl Files {
     }
 
     fn granted(&mut self, directory: &Resource<files::Directory>) -> Result<&mut Granted, Refusal> {
-        let position = directory.rep() as usize;
-        self.open.get_mut(position).ok_or_else(|| Refusal::invalid("the directory is closed"))
+        self.open.get_mut(directory.rep() as usize).ok_or_else(closed)
     }
 
     /// The path is well formed and granted, for writing too if asked.
@@ -114,7 +129,7 @@ impl Files {
 
     fn deny(&mut self, directory: &Resource<files::Directory>, path: &str, operation: &str, access: Access) -> Refusal {
         let Some(granted) = self.open.get(directory.rep() as usize) else {
-            return Refusal::invalid("the directory is closed");
+            return closed();
         };
         let resource = &granted.grant.resource;
         let remedy = files_remedy(&self.asset, resource, access.name(), path);
@@ -131,11 +146,16 @@ impl Files {
         types::CapabilityError::Denied.into()
     }
 
-    /// Whether a regular file is at the path.
-    fn exists(&mut self, directory: &Resource<files::Directory>, path: &str, operation: &str) -> Result<bool, Refusal> {
+    /// The regular file at the path, as it is in the directory.
+    fn find(
+        &mut self,
+        directory: &Resource<files::Directory>,
+        path: &str,
+        operation: &str,
+    ) -> Result<Option<OpenFile>, Refusal> {
         match tree::open(&self.granted(directory)?.directory, path) {
-            Ok(_) => Ok(true),
-            Err(OpenError::NotFound) => Ok(false),
+            Ok(file) => Ok(Some(file)),
+            Err(OpenError::NotFound) => Ok(None),
             Err(OpenError::Forbidden) => Err(self.forbid(directory, path, operation)),
             Err(OpenError::Io(error)) => Err(unavailable(&error)),
         }
@@ -150,15 +170,32 @@ impl Files {
         if max == 0 {
             return Err(Refusal::invalid("a page of no entries would look like the end"));
         }
-        let interrupt = self.interrupt.clone();
-        let granted = self.granted(directory)?;
+        let position = directory.rep() as usize;
+        let granted = self.open.get_mut(position).ok_or_else(closed)?;
         if granted.listing.is_none() {
-            granted.listing = Some(list(granted, &interrupt)?);
+            granted.listing = Some(list(granted, &self.interrupt)?);
         }
         let listing = granted.listing.as_deref().unwrap_or_default();
-        let from = after.map_or(0, |after| listing.partition_point(|entry| entry.path <= after));
-        let page = listing[from..].iter().take((max as usize).min(ENTRIES_PER_CALL_MAX));
-        Ok(page.map(|entry| files::Entry { path: entry.path.clone(), size: entry.size }).collect())
+        let after = after.as_deref();
+        let from = after.map_or(0, |after| listing.partition_point(|entry| *entry.path <= *after));
+        let present = listing[from..].iter().map(|entry| (entry.path.as_str(), entry.size));
+        let staged = self.staging.list(position, after);
+        let page = overlaid(present, staged).take((max as usize).min(ENTRIES_PER_CALL_MAX));
+        Ok(page.map(|(path, size)| files::Entry { path: path.to_owned(), size }).collect())
+    }
+
+    fn stat_file(&mut self, directory: &Resource<files::Directory>, path: &str) -> Result<files::Entry, Refusal> {
+        self.check(directory, path, "stat", Access::Read)?;
+        let size = match self.staging.find(directory.rep() as usize, path) {
+            Some(Staged::Removed) => None,
+            Some(Staged::Written(writer)) => Some(writer.size()),
+            None => match self.find(directory, path, "stat")? {
+                Some(file) => Some(file.size().map_err(|error| unavailable(&error))?),
+                None => None,
+            },
+        };
+        let size = size.ok_or(types::CapabilityError::NotFound)?;
+        Ok(files::Entry { path: path.to_owned(), size })
     }
 
     fn read_chunk(
@@ -172,17 +209,21 @@ impl Files {
             return Err(Refusal::invalid("a read of no bytes would look like the end"));
         }
         self.check(directory, path, "read", Access::Read)?;
+        match self.staging.find(directory.rep() as usize, path) {
+            Some(Staged::Removed) => return Err(types::CapabilityError::NotFound.into()),
+            Some(Staged::Written(writer)) => {
+                let chunk = writer.read_at(offset, (max as usize).min(CHUNK_BYTES_MAX));
+                return chunk.map_err(|error| Refusal::host_fault(&error));
+            }
+            None => {}
+        }
         let granted = self.granted(directory)?;
         if granted.last.as_ref().is_none_or(|(last, _)| last != path) {
             granted.last = None;
-            match tree::open(&granted.directory, path) {
-                Ok(file) => granted.last = Some((path.to_owned(), file)),
-                Err(OpenError::NotFound) => return Err(types::CapabilityError::NotFound.into()),
-                Err(OpenError::Forbidden) => return Err(self.forbid(directory, path, "read")),
-                Err(OpenError::Io(error)) => return Err(unavailable(&error)),
-            }
+            let file = self.find(directory, path, "read")?.ok_or(types::CapabilityError::NotFound)?;
+            self.granted(directory)?.last = Some((path.to_owned(), file));
         }
-        let Some((_, file)) = &granted.last else { unreachable!("it was just opened") };
+        let Some((_, file)) = &self.granted(directory)?.last else { unreachable!("it was just opened") };
         file.read_at(offset, max as usize).map_err(|error| unavailable(&error))
     }
 
@@ -191,15 +232,21 @@ impl Files {
             return Err(Refusal::invalid(format!("{} bytes in one call, more than {CHUNK_BYTES_MAX}", bytes.len())));
         }
         self.check(directory, path, "append", Access::ReadWrite)?;
-        self.exists(directory, path, "append")?;
-        let bytes_max = self.granted(directory)?.grant.write_bytes;
-        self.staging.append((directory.rep() as usize, path.to_owned()), bytes, bytes_max)
+        tree::check_new_path(path).map_err(Refusal::invalid)?;
+        let position = directory.rep() as usize;
+        if !matches!(self.staging.find(position, path), Some(Staged::Written(_))) {
+            // What is there may be something that is never replaced.
+            self.find(directory, path, "append")?;
+        }
+        let quota = self.granted(directory)?.quota();
+        self.staging.append((position, path.to_owned()), bytes, quota)
     }
 
     fn stage_removal(&mut self, directory: &Resource<files::Directory>, path: &str) -> Result<(), Refusal> {
         self.check(directory, path, "remove", Access::ReadWrite)?;
-        let exists = self.exists(directory, path, "remove")?;
-        if !self.staging.remove((directory.rep() as usize, path.to_owned()), exists)? {
+        let exists = self.find(directory, path, "remove")?.is_some();
+        let quota = self.granted(directory)?.quota();
+        if !self.staging.remove((directory.rep() as usize, path.to_owned()), exists, quota)? {
             return Err(types::CapabilityError::NotFound.into());
         }
         Ok(())
@@ -216,7 +263,7 @@ impl Files {
     ) {
         let Some(granted) = self.open.get(directory.rep() as usize) else { return };
         let (resource, result) = (&granted.grant.resource, result.as_ref().err().map_or("ok", Refusal::word));
-        self.uses.record(Used { resource, operation, target, result, bytes: bytes as u64 });
+        mounted::lock(&self.uses).record(Used { resource, operation, target, result, bytes: bytes as u64 });
     }
 }
 
@@ -242,6 +289,12 @@ impl files::HostDirectory for Files {
         let page = self.list_page(&directory, after, max);
         self.count(&directory, "entries", "", 0, &page);
         page
+    }
+
+    fn stat(&mut self, directory: Resource<files::Directory>, path: String) -> Result<files::Entry, Refusal> {
+        let entry = self.stat_file(&directory, &path);
+        self.count(&directory, "stat", &path, 0, &entry);
+        entry
     }
 
     fn read(
@@ -279,12 +332,42 @@ impl types::Host for Files {
     }
 }
 
+impl Granted {
+    fn quota(&self) -> Quota {
+        Quota { bytes: self.grant.write_bytes, entries: self.grant.entries }
+    }
+}
+
+/// What is in a directory with what is staged laid over it; both in the order of their paths.
+fn overlaid<'a>(
+    present: impl Iterator<Item = (&'a str, u64)>,
+    staged: impl Iterator<Item = (&'a str, Staged<'a>)>,
+) -> impl Iterator<Item = (&'a str, u64)> {
+    let (mut present, mut staged) = (present.peekable(), staged.peekable());
+    std::iter::from_fn(move || {
+        loop {
+            let Some((path, _)) = staged.peek() else { return present.next() };
+            if let Some(untouched) = present.next_if(|(other, _)| other < path) {
+                return Some(untouched);
+            }
+            present.next_if(|(other, _)| other == path);
+            if let Some((path, Staged::Written(writer))) = staged.next() {
+                return Some((path, writer.size()));
+            }
+        }
+    })
+}
+
 fn list(granted: &Granted, interrupt: &Interrupt) -> Result<Vec<Listed>, Refusal> {
     tree::list(&granted.directory, &granted.globs, || interrupt.check()).map_err(|error| match error {
         ListError::Stopped(abort) => abort.into(),
         ListError::TooMany | ListError::TooDeep => Refusal::limit_reached(error.to_string()),
         ListError::Io { source, .. } => unavailable(&source),
     })
+}
+
+fn closed() -> Refusal {
+    Refusal::invalid("the directory is closed")
 }
 
 /// The guest learns the kind of trouble, not the path it was met at.

@@ -1,7 +1,10 @@
 //! Changes of granted directories that a guest asked for. They are blobs and names here: nothing is published before
 //! the commit, and dropping them leaves nothing.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    ops::Bound,
+};
 
 use crate::{
     blob::{BlobError, BlobStore, BlobWriter, Stored},
@@ -41,6 +44,33 @@ pub struct Staging {
 /// A directory by position, and a path in it.
 type Place = (usize, String);
 
+/// What one attempt may change in one directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    /// Bytes of writes.
+    pub bytes: u64,
+    /// Files that are written or removed.
+    pub entries: u32,
+}
+
+/// What an attempt sees at a path that it has changed.
+#[derive(Clone, Copy)]
+pub enum Staged<'a> {
+    /// The bytes that it has written.
+    Written(&'a BlobWriter),
+    /// Nothing.
+    Removed,
+}
+
+impl<'a> Staged<'a> {
+    fn of(pending: &'a Pending) -> Self {
+        match pending {
+            Pending::Write(writer) => Self::Written(writer),
+            Pending::Remove => Self::Removed,
+        }
+    }
+}
+
 enum Pending {
     Write(Box<BlobWriter>),
     Remove,
@@ -52,13 +82,30 @@ impl Staging {
         Self { blobs, tenant, changes: BTreeMap::new(), bytes_written: vec![0; directories] }
     }
 
+    /// What is staged at a path, if anything is.
+    pub fn find(&self, directory: usize, path: &str) -> Option<Staged<'_>> {
+        // A key of borrowed text would need a type of its own; a path is short.
+        self.changes.get(&(directory, path.to_owned())).map(Staged::of)
+    }
+
+    /// What is staged in a directory after a path, in order.
+    pub fn list(&self, directory: usize, after: Option<&str>) -> impl Iterator<Item = (&str, Staged<'_>)> {
+        let start = match after {
+            Some(after) => Bound::Excluded((directory, after.to_owned())),
+            None => Bound::Included((directory, String::new())),
+        };
+        let here = self.changes.range((start, Bound::Unbounded)).take_while(move |((of, _), _)| *of == directory);
+        here.map(|((_, path), pending)| (path.as_str(), Staged::of(pending)))
+    }
+
     /// Appends to a staged file, within the directory's quota.
-    pub fn append(&mut self, place: Place, bytes: &[u8], bytes_max: u64) -> Result<(), Refusal> {
+    pub fn append(&mut self, place: Place, bytes: &[u8], quota: Quota) -> Result<(), Refusal> {
         let directory = place.0;
-        if bytes.len() as u64 > bytes_max.saturating_sub(self.bytes_written[directory]) {
-            return Err(Refusal::limit_reached(format!("the grant's limit of {bytes_max} bytes of writes")));
+        if bytes.len() as u64 > quota.bytes.saturating_sub(self.bytes_written[directory]) {
+            return Err(Refusal::limit_reached(format!("the grant's limit of {} bytes of writes", quota.bytes)));
         }
-        self.make_room(&place)?;
+        self.make_room(&place, quota)?;
+        self.check_is_no_folder(&place)?;
         let pending = self.changes.entry(place).or_insert(Pending::Remove);
         if let Pending::Remove = pending {
             *pending = Pending::Write(Box::new(self.blobs.writer(&self.tenant)));
@@ -70,9 +117,9 @@ impl Staging {
     }
 
     /// Stages a removal; says whether there was anything to remove. `exists` is whether the file is there now.
-    pub fn remove(&mut self, place: Place, exists: bool) -> Result<bool, Refusal> {
+    pub fn remove(&mut self, place: Place, exists: bool, quota: Quota) -> Result<bool, Refusal> {
         if exists {
-            self.make_room(&place)?;
+            self.make_room(&place, quota)?;
         }
         match self.changes.entry(place) {
             Entry::Occupied(entry) if matches!(entry.get(), Pending::Remove) => Ok(false),
@@ -104,10 +151,33 @@ impl Staging {
         self.changes.into_iter().map(finish).collect()
     }
 
-    fn make_room(&self, place: &Place) -> Result<(), Refusal> {
-        if self.changes.len() >= STAGED_FILES_MAX && !self.changes.contains_key(place) {
+    fn make_room(&self, place: &Place, quota: Quota) -> Result<(), Refusal> {
+        if self.changes.contains_key(place) {
+            return Ok(());
+        }
+        if self.changes.len() >= STAGED_FILES_MAX {
             return Err(Refusal::limit_reached(format!("at most {STAGED_FILES_MAX} files are staged by one attempt")));
         }
+        if self.list(place.0, None).count() >= quota.entries as usize {
+            let entries = quota.entries;
+            return Err(Refusal::limit_reached(format!("the grant's limit of {entries} files written or removed")));
+        }
         Ok(())
+    }
+
+    /// A name cannot be a file and a folder: such files could never be published, and would hold up all that is
+    /// published after them.
+    fn check_is_no_folder(&self, (directory, path): &Place) -> Result<(), Refusal> {
+        let is_written = |path: &str| matches!(self.find(*directory, path), Some(Staged::Written(_)));
+        let folders = path.match_indices('/').map(|(at, _)| &path[..at]);
+        if let Some(file) = folders.into_iter().find(|folder| is_written(folder)) {
+            return Err(Refusal::invalid(format!("`{file}` is a file that this attempt writes, not a folder")));
+        }
+        let below = format!("{path}/");
+        let after = self.list(*directory, Some(&below)).take_while(|(other, _)| other.starts_with(&below));
+        match after.into_iter().any(|(_, staged)| matches!(staged, Staged::Written(_))) {
+            true => Err(Refusal::invalid("it is a folder of files that this attempt writes")),
+            false => Ok(()),
+        }
     }
 }

@@ -13,7 +13,11 @@ use tokio_util::sync::CancellationToken;
 use types::CapabilityError;
 
 use super::*;
-use crate::{blob::Digest, capability::Abort, limit::STAGED_FILES_MAX};
+use crate::{
+    blob::Digest,
+    capability::Abort,
+    limit::{STAGED_FILES_DEFAULT, STAGED_FILES_MAX},
+};
 
 /// Beside the granted folder `data` is a file `outside.csv` that no path may reach.
 struct Setting {
@@ -38,6 +42,8 @@ impl Setting {
             access,
             paths: paths.iter().map(|path| (*path).to_owned()).collect(),
             write_bytes,
+            entries: STAGED_FILES_DEFAULT,
+            mount: None,
         };
         let directory = Dir::open_ambient_dir(&data, ambient_authority()).unwrap();
         let interrupt = Interrupt::new(Instant::now() + Duration::from_secs(3600), CancellationToken::new());
@@ -57,6 +63,12 @@ impl Setting {
 
     fn read(&mut self, path: &str) -> Result<Vec<u8>, Refusal> {
         self.files.read(self.handle(), path.into(), 0, u32::MAX)
+    }
+
+    fn stat(&mut self, path: &str) -> Result<u64, Refusal> {
+        let entry = self.files.stat(self.handle(), path.into())?;
+        assert_eq!(entry.path, path);
+        Ok(entry.size)
     }
 
     fn append(&mut self, path: &str, bytes: &[u8]) -> Result<(), Refusal> {
@@ -186,8 +198,7 @@ fn writes_are_staged_and_change_nothing_yet() {
     setting.append("new/d.csv", b"lta").unwrap();
     setting.append("a.csv", b"replaced").unwrap();
     setting.remove("b.csv").unwrap();
-    assert_eq!(setting.paths(), ["a.csv", "b.csv", "below/c.csv", "note.txt"], "staged changes are not listed");
-    assert_eq!(setting.read("a.csv").unwrap(), b"alpha");
+    assert_eq!(fs::read_to_string(setting.data().join("a.csv")).unwrap(), "alpha");
     assert!(!setting.data().join("new").exists() && setting.data().join("b.csv").exists());
 
     let staged = setting.files.finish().unwrap();
@@ -197,6 +208,92 @@ fn writes_are_staged_and_change_nothing_yet() {
     let Change::Write(stored) = staged[2].change else { panic!() };
     assert_eq!(setting.blobs.read_all("t", stored.digest).unwrap(), b"delta");
     assert_eq!((staged[2].resource.as_str(), stored.digest), ("station", Digest::of(b"delta")));
+}
+
+#[test]
+fn an_attempt_sees_what_it_has_staged_over_what_is_there() {
+    let mut setting = Setting::new(Access::ReadWrite, &["**"], u64::MAX);
+    // Listed before anything is staged: what is in the directory is listed once, what is staged always.
+    assert_eq!(setting.paths(), ["a.csv", "b.csv", "below/c.csv", "note.txt"]);
+    setting.append("a.csv", b"new").unwrap();
+    setting.remove("b.csv").unwrap();
+    setting.append("before", b"").unwrap();
+    setting.append("new/d.csv", b"delta").unwrap();
+    setting.append("z", b"last").unwrap();
+    let expected = ["a.csv", "before", "below/c.csv", "new/d.csv", "note.txt", "z"];
+    assert_eq!(setting.paths(), expected);
+    let mut paged = Vec::new();
+    while let [entry] = &setting.files.entries(setting.handle(), paged.last().cloned(), 1).unwrap()[..] {
+        paged.push(entry.path.clone());
+    }
+    assert_eq!(paged, expected, "pages of one are the same");
+    assert_eq!((setting.stat("a.csv").unwrap(), setting.stat("z").unwrap()), (3, 4));
+    assert_eq!(setting.stat("note.txt").unwrap(), 1);
+    assert_eq!(setting.read("a.csv").unwrap(), b"new", "not what it replaces");
+    assert!(matches!(guest(setting.read("b.csv")), CapabilityError::NotFound));
+    assert!(matches!(guest(setting.stat("b.csv")), CapabilityError::NotFound));
+    assert!(matches!(guest(setting.stat("absent")), CapabilityError::NotFound));
+    assert!(matches!(guest(setting.stat("below")), CapabilityError::Denied));
+
+    setting.append("a.csv", &vec![b'x'; CHUNK_BYTES_MAX]).unwrap();
+    assert_eq!(setting.files.read(setting.handle(), "a.csv".into(), 2, 3).unwrap(), b"wxx");
+    assert_eq!(setting.files.read(setting.handle(), "a.csv".into(), 0, u32::MAX).unwrap().len(), CHUNK_BYTES_MAX);
+    setting.remove("a.csv").unwrap();
+    assert!(matches!(guest(setting.read("a.csv")), CapabilityError::NotFound), "nor what was staged and removed");
+}
+
+#[test]
+fn a_path_is_a_file_or_a_folder_and_not_both() {
+    let mut setting = Setting::new(Access::ReadWrite, &["**"], 100);
+    setting.append("new", b"x").unwrap();
+    assert!(matches!(guest(setting.append("new/below", b"x")), CapabilityError::Invalid(_)));
+    assert!(matches!(guest(setting.append("new/below/deeper", b"x")), CapabilityError::Invalid(_)));
+    setting.append("new-er", b"x").unwrap();
+    setting.append("folder/deep/file", b"x").unwrap();
+    assert!(matches!(guest(setting.append("folder", b"x")), CapabilityError::Invalid(_)));
+    assert!(matches!(guest(setting.append("folder/deep", b"x")), CapabilityError::Invalid(_)));
+    setting.remove("folder/deep/file").unwrap();
+    setting.append("folder", b"x").unwrap();
+    // Where something is already, it says which of the two.
+    assert!(matches!(guest(setting.append("below", b"x")), CapabilityError::Denied));
+    assert!(matches!(guest(setting.append("a.csv/x", b"x")), CapabilityError::Denied));
+}
+
+#[test]
+fn a_written_name_is_one_that_others_can_read() {
+    let mut setting = Setting::new(Access::ReadWrite, &["**"], 100);
+    for path in ["a\nb", "a\u{1b}[2J", "a\u{7f}", "a\u{9b}"] {
+        assert!(matches!(guest(setting.append(path, b"x")), CapabilityError::Invalid(_)), "{path:?}");
+    }
+    // What is there can be read and removed whatever it is called.
+    fs::write(setting.data().join("a\nb"), "x").unwrap();
+    assert_eq!(setting.read("a\nb").unwrap(), b"x");
+    setting.remove("a\nb").unwrap();
+}
+
+#[test]
+fn the_quota_of_files_is_exact_and_counts_what_would_change() {
+    let mut setting = Setting::new(Access::ReadWrite, &["**"], 100);
+    setting.files.open[0].grant.entries = 2;
+    setting.append("x", b"1").unwrap();
+    setting.remove("a.csv").unwrap();
+    setting.append("x", b"2").unwrap();
+    assert!(matches!(guest(setting.append("y", b"1")), CapabilityError::LimitReached(_)));
+    assert!(matches!(guest(setting.remove("b.csv")), CapabilityError::LimitReached(_)));
+    setting.remove("x").unwrap();
+    setting.append("y", b"1").unwrap();
+    assert!(matches!(guest(setting.append("x", b"1")), CapabilityError::LimitReached(_)));
+}
+
+#[test]
+fn a_name_that_is_another_files_elsewhere_is_read_and_never_written_through() {
+    let mut setting = Setting::new(Access::ReadWrite, &["**"], 100);
+    fs::hard_link(setting.folder.path().join("outside.csv"), setting.data().join("hard.csv")).unwrap();
+    // It is a file of the directory as much as of any other: whoever made the link shared it.
+    assert_eq!(setting.read("hard.csv").unwrap(), b"secret");
+    setting.append("hard.csv", b"mine").unwrap();
+    setting.files.finish().unwrap();
+    assert_eq!(fs::read_to_string(setting.folder.path().join("outside.csv")).unwrap(), "secret");
 }
 
 #[test]

@@ -10,7 +10,9 @@ use cap_std::fs::{Dir, OpenOptions};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::io::Errno;
 
-use crate::limit::{CHUNK_BYTES_MAX, DIRECTORY_DEPTH_MAX, DIRECTORY_ENTRIES_MAX, PATH_BYTES_MAX, STAGING_PREFIX};
+use crate::limit::{
+    CHUNK_BYTES_MAX, DIRECTORY_DEPTH_MAX, DIRECTORY_ENTRIES_MAX, FILE_NAME_BYTES_MAX, PATH_BYTES_MAX, STAGING_PREFIX,
+};
 
 /// Which paths of a directory are granted. `*` and `?` stay within a name, `**` crosses folders.
 #[derive(Clone, Debug)]
@@ -46,12 +48,23 @@ pub fn check_path(path: &str) -> Result<(), String> {
     if path.split('/').any(|name| name.starts_with(STAGING_PREFIX)) {
         return Err(format!("names that begin with `{STAGING_PREFIX}` are the host's own"));
     }
+    if let Some(name) = path.split('/').find(|name| name.len() > FILE_NAME_BYTES_MAX) {
+        return Err(format!("a name in it has {} bytes, more than {FILE_NAME_BYTES_MAX}", name.len()));
+    }
     match path.split('/').find(|name| matches!(*name, "" | "." | "..")) {
         None => Ok(()),
         Some("") => {
             Err("the path is empty, or holds an empty name: it is relative, without a leading or final `/`".into())
         }
         Some(name) => Err(format!("`{name}` is not a name within a directory")),
+    }
+}
+
+/// Why no file may be written under a path, when none may: others read what is published, line by line and on terminals.
+pub fn check_new_path(path: &str) -> Result<(), String> {
+    match path.chars().any(char::is_control) {
+        true => Err("the path holds a control character".into()),
+        false => Ok(()),
     }
 }
 
@@ -71,6 +84,11 @@ pub enum OpenError {
 pub struct OpenFile(pub std::fs::File);
 
 impl OpenFile {
+    /// In bytes, as it is now.
+    pub fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
     /// At most `max` bytes and at most a chunk from `offset`; empty at the end.
     pub fn read_at(&self, offset: u64, max: usize) -> io::Result<Vec<u8>> {
         let left = self.0.metadata()?.len().saturating_sub(offset);
@@ -257,8 +275,21 @@ mod tests {
         for good in ["a", "a/b.csv", "...", "a b/ü", "..a"] {
             assert_eq!(check_path(good), Ok(()), "{good}");
         }
-        let long = "x".repeat(PATH_BYTES_MAX + 1);
-        for bad in ["", "/", "/etc/passwd", "a/", "a//b", ".", "..", "../a", "a/../b", "a/.", "a\0b", &long] {
+        let long = ["x/y/".repeat(PATH_BYTES_MAX / 4), "x".repeat(FILE_NAME_BYTES_MAX + 1), "x".repeat(64 << 10)];
+        assert_eq!(check_path(&"x".repeat(FILE_NAME_BYTES_MAX)), Ok(()));
+        for bad in long.iter().map(|long| &**long).chain([
+            "",
+            "/",
+            "/etc/passwd",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "../a",
+            "a/../b",
+            "a/.",
+            "a\0b",
+        ]) {
             assert!(check_path(bad).is_err(), "{bad:?}");
         }
     }

@@ -29,6 +29,10 @@ impl files::HostDirectory for Ungranted {
         Err(Abort::Denied.into())
     }
 
+    fn stat(&mut self, _: Resource<files::Directory>, _: String) -> Result<files::Entry, Refusal> {
+        Err(Abort::Denied.into())
+    }
+
     fn append(&mut self, _: Resource<files::Directory>, _: String, _: Vec<u8>) -> Result<(), Refusal> {
         Err(Abort::Denied.into())
     }

@@ -43,6 +43,7 @@ pub(super) fn read_asset<'a>(
     }
     if let Some(entry) = section.get("config") {
         settings.config = reader.json_object(entry).unwrap_or_default();
+        reader.remember_children(entry);
         let size = canonical_json(&settings.config).len();
         if size > limit::CONFIG_BYTES_MAX {
             let message = format!("{size} bytes as JSON are more than a configuration's {}", limit::CONFIG_BYTES_MAX);

@@ -28,6 +28,7 @@ pub(super) fn read_grants<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>, resour
         grants.extend(grant);
     }
     grants.sort_by(|one: &Grant, other| one.resource().cmp(other.resource()));
+    check_mounts(reader, &table.entries, &grants);
     grants
 }
 
@@ -78,22 +79,63 @@ fn read_directory<'a>(
     entry: &Entry<'a>,
     allowed: Access,
 ) -> Option<DirectoryGrant> {
-    let section = reader.section(entry, &["access", "paths", "write"])?;
+    let section = reader.section(entry, &["access", "paths", "write", "entries", "mount"])?;
     let access = section.get("access").map_or(Some(Access::Read), |access| reader.word(access, &ACCESS));
     let access = access.unwrap_or(Access::Read);
     if (allowed, access) == (Access::Read, Access::ReadWrite) {
         let fix = format!("grant \"read\", or set resources.{resource}.access = \"read-write\"");
         reader.refuse(section.get("access").unwrap_or(entry), "the resource may only be read", fix);
     }
-    let write = section.get("write");
-    if let (Some(write), Access::Read) = (write, access) {
-        reader.refuse(write, "changes nothing without access = \"read-write\"", "remove it");
+    let [write, entries] = ["write", "entries"].map(|name| section.get(name));
+    for quota in [write, entries].into_iter().flatten().filter(|_| access == Access::Read) {
+        reader.refuse(quota, "changes nothing without access = \"read-write\"", "remove it");
     }
+    let entries = entries.and_then(|entries| reader.integer(entries, 1, limit::STAGED_FILES_MAX as u32));
     let write_bytes = write.and_then(|write| reader.quantity(write, &bytes(1, limit::OUTPUT_BYTES_MAX)));
     let paths = reader.required(&section, "paths", "list globs, for example paths = [\"*.csv\"]; \"**\" is everything");
     let paths = paths.map(|paths| read_globs(reader, paths)).unwrap_or_default();
     let write_bytes = write_bytes.unwrap_or(limit::WRITE_BYTES_DEFAULT);
-    Some(DirectoryGrant { resource: resource.to_owned(), access, paths, write_bytes })
+    let entries = entries.unwrap_or(limit::STAGED_FILES_DEFAULT);
+    let mount = section.get("mount").and_then(|mount| read_mount(reader, mount, access));
+    Some(DirectoryGrant { resource: resource.to_owned(), access, paths, write_bytes, entries, mount })
+}
+
+/// Where code that expects a file system finds the directory. Such code is not told that what it writes is staged, so
+/// it may only read.
+fn read_mount<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>, access: Access) -> Option<String> {
+    let mount = reader.string(entry)?;
+    let sound = |name: &str| {
+        !matches!(name, "" | "." | "..")
+            && name.len() <= limit::FILE_NAME_BYTES_MAX
+            && !name.chars().any(char::is_control)
+    };
+    let names = mount.strip_prefix('/').filter(|names| mount.len() <= limit::PATH_BYTES_MAX && names.split('/').all(sound));
+    if names.is_none() {
+        let message = format!("\"{}\" is no place to mount a directory", shown(mount));
+        reader.refuse(entry, message, "write an absolute path, for example \"/data\"");
+        return None;
+    }
+    if access != Access::Read {
+        reader.refuse(entry, "a mounted directory is only read", "grant \"read\", or remove mount");
+    }
+    Some(mount.to_owned())
+}
+
+/// Directories that are mounted within each other would hide each other's files.
+fn check_mounts<'a>(reader: &mut Reader<'a>, entries: &[(String, Entry<'a>)], grants: &[Grant]) {
+    let mounts: Vec<(&str, &str)> = grants
+        .iter()
+        .filter_map(Grant::directory)
+        .filter_map(|grant| Some((&*grant.resource, grant.mount.as_deref()?)))
+        .collect();
+    for (at, (resource, mount)) in mounts.iter().enumerate() {
+        let holds = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let Some((other, _)) = mounts[..at].iter().find(|(_, other)| holds(other, mount) || holds(mount, other)) else {
+            continue;
+        };
+        let Some((_, entry)) = entries.iter().find(|(name, _)| name == resource) else { continue };
+        reader.refuse(entry, format!("is mounted in the same place as `{other}`"), "mount it elsewhere");
+    }
 }
 
 /// A grant's list of globs, none of which has been looked at.
@@ -125,7 +167,7 @@ pub(super) fn glob_mistake(glob: &str) -> Option<(String, &'static str)> {
     if glob.is_empty() || glob.len() > limit::GRANT_PATH_BYTES_MAX {
         return Some((format!("is not a glob of 1 to {} bytes", limit::GRANT_PATH_BYTES_MAX), ""));
     }
-    if glob.starts_with('/') || parts().any(|part| matches!(part, "" | "." | "..")) {
+    if glob.starts_with('/') || glob.contains('\0') || parts().any(|part| matches!(part, "" | "." | "..")) {
         return Some(("can match nothing".to_owned(), "paths are relative to the directory, without `.` and `..`"));
     }
     match GlobBuilder::new(glob).literal_separator(true).build() {

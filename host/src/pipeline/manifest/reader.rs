@@ -129,6 +129,13 @@ impl<'a> Reader<'a> {
         self.places.insert(entry.key.clone(), place);
     }
 
+    /// Remembers where each key of a table stands.
+    pub fn remember_children(&mut self, entry: &Entry<'a>) {
+        if let Some(table) = entry.item.as_table_like() {
+            children(&entry.key, &entry.at, table).iter().for_each(|(_, child)| self.remember(child));
+        }
+    }
+
     /// The document's own table.
     pub fn root(&mut self, item: &'a Item, known: &[&str]) -> Option<Section<'a>> {
         self.section(&Entry { key: String::new(), item, at: 0..0 }, known)
@@ -282,7 +289,17 @@ impl<'a> Reader<'a> {
     /// A table as a JSON object; dates and times become text.
     pub fn json_object(&mut self, entry: &Entry<'a>) -> Option<Map<String, Json>> {
         let section = self.table(entry)?;
-        section.entries.iter().map(|(name, child)| Some((name.clone(), self.json(child)?))).collect()
+        self.json_fields(&section.entries)
+    }
+
+    fn json_fields(&mut self, fields: &[(String, Entry<'a>)]) -> Option<Map<String, Json>> {
+        let field = |(name, child): &(String, Entry<'a>)| {
+            if name.contains('\0') {
+                self.refuse(child, "its name holds a NUL, which the database cannot keep", "rename it");
+            }
+            Some((name.clone(), self.json(child)?))
+        };
+        fields.iter().map(field).collect()
     }
 
     fn json(&mut self, entry: &Entry<'a>) -> Option<Json> {
@@ -293,9 +310,7 @@ impl<'a> Reader<'a> {
                 let object = |(i, table): (usize, &'a toml_edit::Table)| {
                     let at = table.span().unwrap_or(entry.at.clone());
                     let children = children(&format!("{}[{i}]", entry.key), &at, table);
-                    let object: Option<Map<_, _>> =
-                        children.iter().map(|(name, child)| Some((name.clone(), self.json(child)?))).collect();
-                    object.map(Json::Object)
+                    self.json_fields(&children).map(Json::Object)
                 };
                 tables.iter().enumerate().map(object).collect::<Option<_>>().map(Json::Array)
             }
@@ -305,6 +320,10 @@ impl<'a> Reader<'a> {
 
     fn json_value(&mut self, entry: &Entry<'a>, value: &'a Value) -> Option<Json> {
         match value {
+            Value::String(text) if text.value().contains('\0') => {
+                self.refuse(entry, "holds a NUL, which the database cannot keep", "leave it out");
+                None
+            }
             Value::String(text) => Some(Json::from(text.value().as_str())),
             Value::Integer(integer) => Some(Json::from(*integer.value())),
             Value::Boolean(boolean) => Some(Json::from(*boolean.value())),
@@ -321,9 +340,7 @@ impl<'a> Reader<'a> {
             }
             Value::InlineTable(table) => {
                 let children = children(&entry.key, &entry.at, table);
-                let object: Option<Map<_, _>> =
-                    children.iter().map(|(name, child)| Some((name.clone(), self.json(child)?))).collect();
-                object.map(Json::Object)
+                self.json_fields(&children).map(Json::Object)
             }
         }
     }

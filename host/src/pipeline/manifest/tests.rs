@@ -56,7 +56,7 @@ path = "data"
 access = "read-write"
 
 [assets.raw_weather]
-grants = { station = { access = "read-write", paths = ["*.csv", "b/**"], write = "2MiB" } }
+grants = { station = { access = "read-write", paths = ["*.csv", "b/**"], write = "2MiB", entries = 9 } }
 config = { city = "Seattle", days = [1, 2.5, true], since = 2012-01-01, at = { lat = 47.6 } }
 limits = { fuel = "5G", memory = "128MiB", timeout = "30s", output = "1MiB", log = "1KiB" }
 retry  = { max_attempts = 7, backoff = "linear", base = "2s", cap = "1m", jitter = false }
@@ -73,6 +73,8 @@ fresh_for = "1h"
         access: Access::ReadWrite,
         paths: vec!["*.csv".into(), "b/**".into()],
         write_bytes: 2 << 20,
+        entries: 9,
+        mount: None,
     };
     assert_eq!(raw.grants, [Grant::Files(grant)]);
     let config = serde_json::json!({
@@ -101,6 +103,7 @@ fn what_is_left_out_has_its_default() {
     let grants = settings("grants.station.paths = [\"**\"]").grants;
     let grant = grants[0].directory().unwrap();
     assert_eq!((grant.access, grant.write_bytes), (Access::Read, limit::WRITE_BYTES_DEFAULT));
+    assert_eq!(grant.entries, limit::STAGED_FILES_DEFAULT);
     let limits = Limits { fuel: 7, ..Limits::default() };
     assert_eq!(settings("limits.fuel = \"7\"").limits, limits);
     let retry = settings("retry.base = \"1h\"").retry;
@@ -233,6 +236,10 @@ fn wrong_types_are_refused_everywhere() {
         "flowstone.toml:9:16: assets.raw.config.a: JSON has no infinity and no NaN; write a number",
     );
     check(
+        answer_asset("config = { a = [\"x\\u0000\"] }\n"),
+        "flowstone.toml:9:16: assets.raw.config.a: holds a NUL, which the database cannot keep; leave it out",
+    );
+    check(
         answer_asset("fresh_for = true\n"),
         "flowstone.toml:9:13: assets.raw.fresh_for: must be a duration, not true or false; \
          write a number with ms, s, m, h or d, for example \"90s\"",
@@ -317,6 +324,20 @@ fn a_grant_names_a_resource_and_stays_within_it() {
         answer_asset("grants = { station = { paths = [\"**\"], write = \"1MiB\" } }\n"),
         "flowstone.toml:9:48: assets.raw.grants.station.write: changes nothing without access = \"read-write\"; remove it",
     );
+    check(
+        answer_asset("grants = { station = { paths = [\"**\"], entries = 5 } }\n"),
+        "flowstone.toml:9:50: assets.raw.grants.station.entries: changes nothing without access = \"read-write\"; remove it",
+    );
+    let mounted = |mount: &str| settings(&format!("grants.station = {{ paths = [\"**\"], mount = \"{mount}\" }}")).grants;
+    assert_eq!(mounted("/data/2012")[0].directory().unwrap().mount.as_deref(), Some("/data/2012"));
+    for mount in ["", "/", "data", "/data/", "/data/../etc", "/a//b", "/a\\nb"] {
+        let said = answer_asset(&format!("grants.station = {{ paths = [\"**\"], mount = \"{mount}\" }}\n"));
+        assert!(said.contains("is no place to mount a directory; write an absolute path"), "{mount}: {said}");
+    }
+    for entries in ["0", "257", "-1"] {
+        let line = format!("grants = {{ station = {{ paths = [\"**\"], entries = {entries} }} }}\n");
+        assert!(answer_asset(&line).contains(&format!("{entries} is out of bounds; from 1 to 256")), "{entries}");
+    }
 }
 
 #[test]
