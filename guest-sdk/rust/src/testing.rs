@@ -32,7 +32,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::Value as Json;
 
 use crate::definition::{AssetDefinition, Capability, ParameterKind, list_assets};
 use crate::dispatch;
@@ -225,8 +225,8 @@ impl Job {
             return;
         }
         let name = self.asset.name;
-        let config: Value = serde_json::from_str(&self.job.config).expect("it was made from a value");
-        let Value::Object(mut config) = config else { panic!("the configuration of asset `{name}` is not a table") };
+        let config: Json = serde_json::from_str(&self.job.config).expect("it was made from a value");
+        let Json::Object(mut config) = config else { panic!("the configuration of asset `{name}` is not a table") };
         for (key, value) in &config {
             let Some(parameter) = parameters.iter().find(|parameter| parameter.name == key) else {
                 let known = names(parameters.iter().map(|parameter| parameter.name));
@@ -249,7 +249,7 @@ impl Job {
                 config.insert(key.into(), default);
             }
         }
-        self.job.config = Value::Object(config).to_string();
+        self.job.config = Json::Object(config).to_string();
     }
 
     /// A host would not start the job otherwise.

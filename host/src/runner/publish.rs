@@ -82,7 +82,8 @@ impl Blocked {
         let is_below = |path: &str, folder: &str| {
             path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let touches = |(of, other): &(String, String)| of == directory && (is_below(path, other) || is_below(other, path));
+        let touches =
+            |(of, other): &(String, String)| of == directory && (is_below(path, other) || is_below(other, path));
         self.directories.contains(directory) || self.paths.iter().any(touches)
     }
 
