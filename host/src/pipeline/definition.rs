@@ -47,8 +47,14 @@ pub fn is_media_type(text: &str) -> bool {
 }
 
 /// What an asset can require of this host. The others are in the contract already.
-const SUPPORTED: [Capability; 5] =
-    [Capability::Files, Capability::Clock, Capability::Random, Capability::Secret, Capability::Http];
+const SUPPORTED: [Capability; 6] = [
+    Capability::Files,
+    Capability::Clock,
+    Capability::Random,
+    Capability::Secret,
+    Capability::Http,
+    Capability::KeyValue,
+];
 
 /// Everything that is wrong with this definition, each in one sentence.
 pub fn definition_mistakes(definition: &AssetDefinition) -> Vec<String> {

@@ -8,6 +8,7 @@ mod claim;
 mod commit;
 mod execute;
 mod http;
+mod key_value;
 mod prepare;
 mod publish;
 mod release;
@@ -36,7 +37,7 @@ use crate::{
     },
     engine::Engine,
     id::{ClaimToken, JobId, RunId, WorkerId},
-    limit::{CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, INPUTS_HELD_MAX, STOP_COMMIT_WAIT},
+    limit::{BUCKET_READS_MAX, CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, INPUTS_HELD_MAX, STOP_COMMIT_WAIT},
     secret::SecretSources,
     store::{Store, StoreError, commit::FinishedJob},
 };
@@ -129,6 +130,8 @@ struct Shared {
     fingerprints: Arc<Mutex<FingerprintCache>>,
     /// Of the process's runtime: guests' threads have no network.
     connector: Connector,
+    /// Turns of guests that read buckets.
+    bucket_reads: Arc<Semaphore>,
 }
 
 /// What a claimed job holds until it is handed to the committer.
@@ -192,6 +195,7 @@ impl Runner {
             assets: prepare::AssetCache::default(),
             fingerprints: Arc::default(),
             connector: Connector::new(tokio::runtime::Handle::current(), Arc::new(SystemResolver)),
+            bucket_reads: Arc::new(Semaphore::new(BUCKET_READS_MAX)),
             settings,
         });
         let guests = tokio::runtime::Builder::new_multi_thread()

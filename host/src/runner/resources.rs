@@ -15,6 +15,7 @@ use cap_std::{ambient_authority, fs::Dir};
 use super::{
     Shared,
     http::open_http,
+    key_value::open_bucket,
     prepare::{KnownJob, Obstacle},
 };
 use crate::{
@@ -87,6 +88,11 @@ impl Resources {
         self.registered.contains(name)
     }
 
+    /// One that was granted, as it is.
+    pub fn find_granted(&self, name: &str) -> Option<&Resource> {
+        self.granted.get(name)
+    }
+
     fn get(&self, name: &str) -> Result<&Resource, Obstacle> {
         let missing = || Obstacle::Final(format!("its grant names resource `{name}`, which is not registered"));
         self.granted.get(name).ok_or_else(missing)
@@ -156,7 +162,10 @@ pub(super) async fn open_reach(shared: &Shared, job: &KnownJob) -> Result<Reach,
                 }
                 origins.push(GrantedOrigin { resource: resource.clone(), grant: grant.clone(), credentials });
             }
-            (Grant::Secret(_) | Grant::Http(_), _) => {
+            (Grant::KeyValue(grant), Resource::KeyValue(resource)) => {
+                reach.buckets.push(open_bucket(shared, job, resource, grant));
+            }
+            (Grant::Secret(_) | Grant::Http(_) | Grant::KeyValue(_), _) => {
                 unreachable!("a grant of another kind than its resource exceeds it")
             }
         }

@@ -11,6 +11,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub mod buckets;
 pub mod commit;
 pub mod error;
 pub mod latest;

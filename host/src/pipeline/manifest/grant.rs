@@ -8,6 +8,7 @@ use super::{
         resource::{Access, DirectoryGrant, Grant, PlainGrant, Resource},
     },
     http::read_http_grant,
+    key_value::read_bucket_grant,
     reader::{Entry, Reader, bytes},
     resource::Declared,
 };
@@ -50,6 +51,7 @@ fn read_grant<'a>(reader: &mut Reader<'a>, name: &str, entry: &Entry<'a>, resour
         Resource::Random => read_plain(reader, name, entry).map(Grant::Random),
         Resource::Secret { .. } => read_secret(reader, name, entry).map(Grant::Secret),
         Resource::Http(http) => read_http_grant(reader, name, entry, http).map(Grant::Http),
+        Resource::KeyValue(bucket) => read_bucket_grant(reader, name, entry, bucket).map(Grant::KeyValue),
     }
 }
 
