@@ -1,6 +1,7 @@
 //! All integration tests, as one program: one link, one server.
 
 mod bad_input;
+mod buckets;
 mod checker;
 mod command;
 mod control;
@@ -13,6 +14,7 @@ mod findings;
 mod grants;
 mod hostile;
 mod http;
+mod key_value;
 mod release;
 mod scenarios;
 mod store;

@@ -12,6 +12,7 @@ use crate::files::Directory;
 use crate::host::{self, Job};
 use crate::http::Http;
 use crate::input::Input;
+use crate::key_value::Bucket;
 use crate::output::OutputStream;
 use crate::partition::Partition;
 use crate::secrets::Secret;
@@ -144,6 +145,12 @@ impl Context {
     /// `requires(api = http("reads the day's rates"))`.
     pub fn http(&self, resource_name: &str) -> Result<Http> {
         Http::open(resource_name)
+    }
+
+    /// A bucket that an operator granted under this name. Declare it with
+    /// `requires(seen = key_value("remembers what it has seen"))`.
+    pub fn bucket(&self, resource_name: &str) -> Result<Bucket> {
+        Bucket::open(resource_name)
     }
 
     /// The output, as a stream. A value that the asset returns comes after what was written here.

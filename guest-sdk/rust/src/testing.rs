@@ -37,6 +37,7 @@ use crate::definition::{AssetDefinition, Capability, list_assets};
 use crate::dispatch;
 use crate::host::memory::{self, Files, Memory, StoredVersion};
 use crate::host::memory_http::Answers;
+use crate::host::memory_key_value::Entries;
 use crate::host::{self, VersionRecord};
 use crate::log::Line;
 use crate::partition::Partition;
@@ -71,6 +72,7 @@ pub struct Job {
     directories: BTreeMap<String, Files>,
     secrets: BTreeMap<String, Vec<u8>>,
     origins: BTreeMap<String, Answers>,
+    buckets: BTreeMap<String, Entries>,
 }
 
 impl Job {
@@ -98,6 +100,7 @@ impl Job {
             directories: BTreeMap::new(),
             secrets: BTreeMap::new(),
             origins: BTreeMap::new(),
+            buckets: BTreeMap::new(),
         }
     }
 
@@ -174,6 +177,17 @@ impl Job {
         self
     }
 
+    /// A granted bucket with these values.
+    pub fn bucket<K: Into<String>, V: AsRef<[u8]>>(
+        mut self,
+        resource_name: &str,
+        values: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.check_is_required(resource_name);
+        self.buckets.insert(resource_name.into(), Entries::new(values));
+        self
+    }
+
     fn check_is_required(&self, resource_name: &str) {
         let required = self.asset.requirements;
         assert!(
@@ -190,6 +204,8 @@ impl Job {
         let name = self.asset.name;
         let (outcome, memory) = memory::with_memory(self.into_memory(), || dispatch::materialize(name));
         let published = |(name, files): (String, Files)| (name, files.published());
+        let is_done = outcome == Outcome::Done;
+        let ended = |(name, entries): (String, Entries)| (name, entries.ended(is_done));
         Finished {
             outcome,
             output: memory.output,
@@ -198,6 +214,7 @@ impl Job {
             log: memory.log,
             directories: memory.directories.into_iter().map(published).collect(),
             requests: memory.requests,
+            buckets: memory.buckets.into_iter().map(ended).collect(),
         }
     }
 
@@ -212,6 +229,7 @@ impl Job {
                 Capability::Files => self.directories.contains_key(name),
                 Capability::Secret => self.secrets.contains_key(name),
                 Capability::Http => self.origins.contains_key(name),
+                Capability::KeyValue => self.buckets.contains_key(name),
                 // A native build has the machine's own.
                 Capability::Clock | Capability::Random => true,
             };
@@ -242,6 +260,7 @@ impl Job {
             directories: self.directories,
             secrets: self.secrets,
             origins: self.origins,
+            buckets: self.buckets,
             requests: Vec::new(),
             output: Vec::new(),
             media_type: self.asset.media_type.into(),
@@ -382,6 +401,8 @@ pub struct Finished {
     pub directories: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// What was asked of HTTP origins: the origin, the request as [`Job::http`] writes it, its body.
     pub requests: Vec<(String, String, Vec<u8>)>,
+    /// The buckets, as they are afterwards: without what the asset wrote, unless it is done.
+    pub buckets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
 }
 
 impl Finished {

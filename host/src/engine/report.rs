@@ -109,7 +109,7 @@ impl Report {
             denials,
             uses,
             outside: [state.http.reads(), state.key_value.reads()].concat(),
-            buckets: state.key_value.finish(verdict == Verdict::Succeeded),
+            buckets: state.key_value.finish(verdict == Verdict::Succeeded, &state.masks),
             log: state.log.take(),
             reads: state.inputs.reads(),
             fuel_used,

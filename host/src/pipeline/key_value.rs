@@ -9,8 +9,6 @@ use crate::limit::KEY_BYTES_MAX;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BucketResource {
-    /// Its name in the database: the resource's own, unless it says another.
-    pub bucket: String,
     /// The most that any grant of it may allow.
     pub access: Access,
     /// What it may hold.
@@ -43,6 +41,22 @@ pub struct BucketGrant {
     pub writes: u64,
     /// Bytes of keys and values that one attempt may write.
     pub write_bytes: u64,
+}
+
+/// What becomes of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyWrite {
+    /// It has this value.
+    Set(Vec<u8>),
+    /// It goes.
+    Remove,
+    /// Its number grows.
+    Add {
+        /// By this.
+        delta: i64,
+        /// The key as a person may see it, for when its value is no number.
+        shown: String,
+    },
 }
 
 /// The keys that a grant names.

@@ -91,14 +91,14 @@ async fn sources_changed(shared: &Arc<Shared>, job: &KnownJob) -> bool {
 }
 
 /// The attempt's record, and what becomes of its job: `again` when what it read is not so any more.
-fn conclude(shared: &Shared, job: KnownJob, report: Report, again: Option<Ending>, begun: Instant) -> FinishedJob {
+fn conclude(shared: &Shared, job: KnownJob, mut report: Report, again: Option<Ending>, begun: Instant) -> FinishedJob {
     let cancelled =
         shared.lock_running().get(&(job.claim.token, job.claim.job)).is_some_and(|running| running.cancelled);
     let attempt_id = AttemptId::new();
     let blameless = again.is_some();
     // Whatever it ended with, it may be so because of what it read; unless it ends for the host's sake.
     let is_guests = !blameless && !matches!(report.verdict, Verdict::HostFault(_) | Verdict::Cancelled);
-    let buckets = if is_guests { bucket_effects(&job, &report.buckets) } else { Vec::new() };
+    let buckets = if is_guests { bucket_effects(&job, std::mem::take(&mut report.buckets)) } else { Vec::new() };
     let ending = again.unwrap_or_else(|| ending(&job, &report, cancelled, attempt_id, shared));
     let charged = match &ending {
         // Its verdict may be a success, of which nothing is kept.

@@ -10,20 +10,18 @@ use uuid::Uuid;
 use super::{
     Shared,
     prepare::{KnownJob, chain},
-    resources::Resources,
 };
 use crate::{
     capability::key_value::{
-        BucketEffects as Effects, BucketReader, GrantedBucket, KeyBound, KeyWrite as Staged, Reading, StoredKeys,
-        StoredValue,
+        BucketEffects as Effects, BucketReader, GrantedBucket, KeyBound, Reading, StoredKeys, StoredValue,
     },
     pipeline::{
         key_value::{BucketGrant, BucketResource},
-        resource::{Grant, Resource},
+        resource::Resource,
     },
     store::{
         Store, StoreError,
-        buckets::{BucketEffects, BucketName, KeyWrite},
+        buckets::{BucketEffects, BucketName},
     },
 };
 
@@ -36,7 +34,7 @@ pub(super) fn open_bucket(
 ) -> GrantedBucket {
     let reader = StoredBucket {
         store: shared.store.clone(),
-        bucket: bucket_name(job, &grant.resource, resource),
+        bucket: bucket_name(job, &grant.resource),
         runtime: shared.connector.runtime.clone(),
         turns: shared.bucket_reads.clone(),
     };
@@ -44,43 +42,20 @@ pub(super) fn open_bucket(
 }
 
 /// A pipeline's own buckets are its own, whatever others call theirs; those of an operator are of all pipelines.
-fn bucket_name(job: &KnownJob, resource: &str, settings: &BucketResource) -> BucketName {
+fn bucket_name(job: &KnownJob, resource: &str) -> BucketName {
     let owner = if job.resources.is_registered(resource) { Uuid::nil() } else { job.asset.pipeline };
-    BucketName { tenant: job.claim.tenant.clone(), owner, name: settings.bucket.clone() }
+    BucketName { tenant: job.claim.tenant.clone(), owner, name: resource.to_owned() }
 }
 
 /// What the commit has to check and to write.
-pub(super) fn bucket_effects(job: &KnownJob, effects: &[Effects]) -> Vec<BucketEffects> {
-    let find = |name: &str| -> Option<&BucketResource> {
-        let granted =
-            job.asset.bound.grants.iter().any(|grant| matches!(grant, Grant::KeyValue(g) if g.resource == name));
-        match job.resources.find_granted(name) {
-            Some(Resource::KeyValue(settings)) if granted => Some(settings),
-            _ => None,
-        }
+pub(super) fn bucket_effects(job: &KnownJob, effects: Vec<Effects>) -> Vec<BucketEffects> {
+    let with_bucket = |Effects { resource, reads, listed, writes }: Effects| {
+        // There is no view of another kind, or without a grant.
+        let Some(Resource::KeyValue(settings)) = job.resources.find_granted(&resource) else { return None };
+        let (bucket, bounds) = (bucket_name(job, &resource), settings.bounds);
+        Some(BucketEffects { bucket, resource, bounds, reads, listed, writes })
     };
-    effects
-        .iter()
-        .filter_map(|effects| {
-            let settings = find(&effects.resource)?;
-            Some(BucketEffects {
-                bucket: bucket_name(job, &effects.resource, settings),
-                resource: effects.resource.clone(),
-                bounds: settings.bounds,
-                reads: effects.reads.clone(),
-                listed: effects.listed,
-                writes: effects.writes.iter().map(|(key, staged)| (key.clone(), write(staged))).collect(),
-            })
-        })
-        .collect()
-}
-
-fn write(staged: &Staged) -> KeyWrite {
-    match staged {
-        Staged::Set(value) => KeyWrite::Set(value.clone()),
-        Staged::Remove => KeyWrite::Remove,
-        Staged::Add(delta) => KeyWrite::Add(*delta),
-    }
+    effects.into_iter().filter_map(with_bucket).collect()
 }
 
 /// A bucket in the database.

@@ -22,7 +22,7 @@ use crate::{
     blob::Digest,
     id::{AssetId, JobId},
     limit::{CONFLICT_WAIT_BASE, CONFLICT_WAIT_MAX, CONFLICTS_MAX},
-    pipeline::key_value::{BucketBounds, add},
+    pipeline::key_value::{BucketBounds, CounterError, KeyWrite, add},
 };
 
 /// A bucket of a tenant's.
@@ -67,17 +67,6 @@ impl BucketEffects {
 
 /// About what a key takes beside its own bytes: its bucket's name goes with it.
 const EFFECT_BYTES: usize = 100;
-
-/// What becomes of a key.
-#[derive(Clone, Debug)]
-pub enum KeyWrite {
-    /// It has this value.
-    Set(Vec<u8>),
-    /// It goes.
-    Remove,
-    /// Its number grows by this.
-    Add(i64),
-}
 
 impl Store {
     /// The pipeline that an asset belongs to: the owner of the buckets that its manifest declares.
@@ -268,7 +257,7 @@ impl Buckets {
                     wanted.entry((effects.bucket.clone(), key.clone())).or_default();
                 }
                 for (key, write) in effects.writes.iter().filter(|_| writes) {
-                    let is_counted = matches!(write, KeyWrite::Add(_));
+                    let is_counted = matches!(write, KeyWrite::Add { .. });
                     *wanted.entry((effects.bucket.clone(), key.clone())).or_default() |= is_counted;
                 }
             }
@@ -306,9 +295,8 @@ impl Buckets {
                 let entry = entries
                     .entry((&effects.bucket, key))
                     .or_insert_with(|| self.entries[&(effects.bucket.clone(), key.clone())].clone());
-                entry.apply(write, key, bucket).map_err(|why| {
-                    let shown: String = key.chars().flat_map(char::escape_debug).take(KEY_SHOWN_CHARS).collect();
-                    Unsettled::Failed(format!("key `{shown}` of bucket `{}`: {why}", effects.resource))
+                entry.apply(write, key, bucket).map_err(|(shown, error)| {
+                    Unsettled::Failed(format!("key `{shown}` of bucket `{}`: {error}", effects.resource))
                 })?;
             }
             check_bounds(effects, &before, bucket)?;
@@ -362,22 +350,25 @@ impl Buckets {
     }
 }
 
-/// Characters of a key that a job's failure names.
-const KEY_SHOWN_CHARS: usize = 100;
-
 /// Only with a new materialization; what was reused was written when it was made.
 fn may_write(job: &FinishedJob) -> bool {
     matches!(&job.ending, Ending::Materialized(new) if new.reused_from.is_none())
 }
 
 impl Entry {
-    fn apply(&mut self, write: &KeyWrite, key: &str, bucket: &mut Bucket) -> Result<(), String> {
+    /// Or says which counter cannot be added to, and why.
+    fn apply<'w>(
+        &mut self,
+        write: &'w KeyWrite,
+        key: &str,
+        bucket: &mut Bucket,
+    ) -> Result<(), (&'w str, CounterError)> {
         let value = match write {
             KeyWrite::Set(value) => Some(value.clone()),
             KeyWrite::Remove => None,
-            KeyWrite::Add(delta) => {
+            KeyWrite::Add { delta, shown } => {
                 let number = self.content.as_ref().and_then(|content| content.value.as_deref());
-                Some(add(number, *delta).map_err(|error| error.to_string())?.to_string().into_bytes())
+                Some(add(number, *delta).map_err(|error| (&**shown, error))?.to_string().into_bytes())
             }
         };
         let cost = |content: &Option<Content>| content.as_ref().map_or(0, |content| key.len() as i64 + content.size);

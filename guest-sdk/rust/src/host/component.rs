@@ -4,9 +4,9 @@
 //! bindings are private: the rest of the crate sees its own types.
 
 use bindings::exports::flowstone::asset::{definitions, materializer};
-use bindings::flowstone::asset::{context, files, http, inputs, log, output, secrets, types};
+use bindings::flowstone::asset::{context, files, http, inputs, key_value, log, output, secrets, types};
 
-use super::{EntryRecord, HostResult, Job, RequestRecord, VersionRecord};
+use super::{EntryRecord, HostResult, Job, RequestRecord, ValueRecord, VersionRecord};
 use crate::definition::{AssetDefinition, Capability, DimensionKeys, Mapping, TimeUnit, list_assets};
 use crate::dispatch;
 use crate::error::{CapabilityError, Outcome};
@@ -131,6 +131,39 @@ impl Directory {
 
     pub(crate) fn remove(&self, path: &str) -> HostResult<()> {
         Ok(self.0.remove(path)?)
+    }
+}
+
+/// A granted bucket.
+pub(crate) struct Bucket(key_value::Bucket);
+
+impl Bucket {
+    pub(crate) fn open(resource_name: &str) -> HostResult<Self> {
+        Ok(Self(key_value::open(resource_name)?))
+    }
+
+    pub(crate) fn get(&self, key: &str) -> HostResult<Option<ValueRecord>> {
+        Ok(self.0.get(key)?.map(|found| ValueRecord { value: found.value, version: found.version }))
+    }
+
+    pub(crate) fn set(&self, key: &str, value: &[u8]) -> HostResult<()> {
+        Ok(self.0.set(key, value)?)
+    }
+
+    pub(crate) fn remove(&self, key: &str) -> HostResult<()> {
+        Ok(self.0.remove(key)?)
+    }
+
+    pub(crate) fn compare_and_set(&self, key: &str, expected: Option<u64>, value: &[u8]) -> HostResult<()> {
+        Ok(self.0.compare_and_set(key, expected, value)?)
+    }
+
+    pub(crate) fn increment(&self, key: &str, delta: i64) -> HostResult<()> {
+        Ok(self.0.increment(key, delta)?)
+    }
+
+    pub(crate) fn keys(&self, prefix: &str, after: Option<&str>, max: u32) -> HostResult<Vec<String>> {
+        Ok(self.0.keys(prefix, after, max)?)
     }
 }
 
@@ -288,6 +321,7 @@ impl From<&crate::definition::Requirement> for definitions::Requirement {
             Capability::Random => definitions::Capability::Random,
             Capability::Secret => definitions::Capability::Secret,
             Capability::Http => definitions::Capability::Http,
+            Capability::KeyValue => definitions::Capability::KeyValue,
         };
         Self { resource_name: requirement.resource_name.into(), capability, reason: requirement.reason.into() }
     }

@@ -10,6 +10,7 @@ use std::ops::Bound;
 use std::rc::Rc;
 
 use super::memory_http::Answers;
+use super::memory_key_value::Entries;
 use super::{CALL_BYTES_MAX, EntryRecord, HostResult, Job, VersionRecord};
 use crate::error::CapabilityError;
 use crate::log::{Level, Line};
@@ -24,6 +25,7 @@ pub(crate) struct Memory {
     pub directories: BTreeMap<String, Files>,
     pub secrets: BTreeMap<String, Vec<u8>>,
     pub origins: BTreeMap<String, Answers>,
+    pub buckets: BTreeMap<String, Entries>,
     /// Origin, line and body.
     pub requests: Vec<(String, String, Vec<u8>)>,
     pub output: Vec<u8>,

@@ -18,7 +18,7 @@ use self::{
     wasi::Wasi,
 };
 use super::{
-    Denial, Denials, Interrupt, Refusal, Use, Used, Uses,
+    Denial, Denials, Interrupt, Masks, Refusal, Use, Used, Uses,
     denial::{remedy, toml_text},
     outside::OutsideRead,
     text::truncate,
@@ -28,7 +28,7 @@ use crate::{
     limit::DENIED_NAME_BYTES_MAX,
     pipeline::{
         asset::Capability,
-        key_value::{BucketGrant, key_mistake},
+        key_value::{BucketGrant, KeyWrite, key_mistake},
         resource::Access,
     },
 };
@@ -96,17 +96,6 @@ pub struct BucketEffects {
     pub writes: Vec<(String, KeyWrite)>,
 }
 
-/// What becomes of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyWrite {
-    /// It has this value.
-    Set(Vec<u8>),
-    /// It goes.
-    Remove,
-    /// Its number grows by this.
-    Add(i64),
-}
-
 /// The buckets of one attempt.
 pub struct KeyValue {
     asset: String,
@@ -146,8 +135,9 @@ impl KeyValue {
     }
 
     /// What the commit must check, and carry out if the attempt succeeded: its writes are dropped otherwise.
-    pub fn finish(self, has_succeeded: bool) -> Vec<BucketEffects> {
-        self.open.into_iter().filter_map(|view| view.into_effects(has_succeeded)).collect()
+    /// Secrets are masked in what a failure would show.
+    pub fn finish(self, has_succeeded: bool, masks: &Masks) -> Vec<BucketEffects> {
+        self.open.into_iter().filter_map(|view| view.into_effects(has_succeeded, masks)).collect()
     }
 
     /// The position of a granted bucket.

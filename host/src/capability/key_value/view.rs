@@ -2,18 +2,22 @@
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use super::{BucketEffects, BucketReader, GrantedBucket, KeyBound, KeyWrite, StoredValue};
+use super::{BucketEffects, BucketReader, GrantedBucket, KeyBound, StoredValue};
 use crate::{
     bindings::flowstone::asset::{key_value::Versioned, types::CapabilityError},
     blob::{Digest, DigestWriter},
-    capability::{Abort, Interrupt, Refusal, outside::OutsideRead},
+    capability::{
+        Abort, Interrupt, Masks, Refusal,
+        outside::OutsideRead,
+        text::{neutralise, truncate},
+    },
     limit::{
-        BUCKET_QUESTIONS_MAX, KEY_BYTES_MAX, KEYS_PER_CALL_MAX, KEYS_READ_MAX, STAGED_KEY_OVERHEAD_BYTES,
-        VALUES_CACHED_BYTES_MAX,
+        BUCKET_QUESTIONS_MAX, DENIED_NAME_BYTES_MAX, KEY_BYTES_MAX, KEYS_PER_CALL_MAX, KEYS_READ_MAX,
+        STAGED_KEY_OVERHEAD_BYTES, VALUES_CACHED_BYTES_MAX,
     },
     pipeline::{
         asset::Capability,
-        key_value::{BucketGrant, CounterError, KeyPatterns, KeyRange, add},
+        key_value::{BucketGrant, CounterError, KeyPatterns, KeyRange, KeyWrite, add},
         resource::Access,
     },
 };
@@ -347,12 +351,16 @@ impl View {
     }
 
     /// What the commit has to do with; none when it has nothing.
-    pub fn into_effects(self, has_succeeded: bool) -> Option<BucketEffects> {
+    pub fn into_effects(self, has_succeeded: bool, masks: &Masks) -> Option<BucketEffects> {
         let writes = self.staged.into_iter().filter(|_| has_succeeded).map(|(key, staged)| {
             let write = match staged {
                 Staged::Set { value, .. } => KeyWrite::Set(value),
                 Staged::Remove => KeyWrite::Remove,
-                Staged::Add(delta) => KeyWrite::Add(delta),
+                Staged::Add(delta) => {
+                    // Masked before it is cut.
+                    let shown = neutralise(truncate(&masks.apply(&key), DENIED_NAME_BYTES_MAX));
+                    KeyWrite::Add { delta, shown }
+                }
             };
             (key, write)
         });

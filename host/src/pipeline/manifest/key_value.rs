@@ -2,7 +2,6 @@
 
 use super::{
     super::{
-        definition::name_mistake,
         diagnostic::shown,
         key_value::{BucketBounds, BucketGrant, BucketResource, pattern_mistake},
         resource::{Access, Resource},
@@ -14,15 +13,7 @@ use crate::limit;
 
 /// Reads a bucket.
 pub(super) fn read_bucket<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Option<Resource> {
-    let section = reader.section(entry, &["kind", "bucket", "access", "max_keys", "max_value", "max_bytes"])?;
-    let own = entry.key.rsplit('.').next().unwrap_or_default();
-    let bucket = section.get("bucket").map_or(Some(own), |bucket| {
-        let name = reader.string(bucket)?;
-        if let Some(mistake) = name_mistake("a bucket", name) {
-            reader.refuse(bucket, mistake, "");
-        }
-        Some(name)
-    });
+    let section = reader.section(entry, &["kind", "access", "max_keys", "max_value", "max_bytes"])?;
     let access = section.get("access").map_or(Some(Access::ReadWrite), |access| reader.word(access, &ACCESS));
     let keys = section.get("max_keys").and_then(|keys| reader.integer(keys, 1, limit::BUCKET_KEYS_MAX as u32));
     let mut size = |name: &str, max: u64, default: u64| {
@@ -32,7 +23,6 @@ pub(super) fn read_bucket<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Opt
     let bytes = size("max_bytes", limit::BUCKET_BYTES_MAX, limit::BUCKET_BYTES_DEFAULT);
     let keys = keys.map_or(limit::BUCKET_KEYS_DEFAULT, u64::from);
     Some(Resource::KeyValue(BucketResource {
-        bucket: bucket.unwrap_or_default().to_owned(),
         // Half understood, it still counts as declared.
         access: access.unwrap_or(Access::ReadWrite),
         bounds: BucketBounds { keys, value_bytes, bytes },
@@ -96,7 +86,7 @@ mod tests {
     const HEAD: &str = "[pipeline]\nname = \"p\"\n[[components]]\npath = \"p.wasm\"\n";
 
     fn answer(lines: &str) -> String {
-        match parse_manifest("flowstone.toml", &format!("{HEAD}{lines}")) {
+        match parse_manifest("flowstone.toml", &format!("{HEAD}{lines}"), &Default::default()) {
             Ok(_) => "sound".to_owned(),
             Err(mistakes) => mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
         }
@@ -107,7 +97,6 @@ mod tests {
         let lines = r#"
 [resources.seen]
 kind = "key-value"
-bucket = "shared"
 access = "read-write"
 max_keys = 10
 max_value = "1KiB"
@@ -118,16 +107,16 @@ kind = "key-value"
 seen = { access = "read-write", keys = ["a/**", "b"], writes = 3, write = "512B" }
 plain = { keys = ["**"] }
 "#;
-        let manifest = parse_manifest("flowstone.toml", &format!("{HEAD}{lines}")).unwrap();
+        let manifest = parse_manifest("flowstone.toml", &format!("{HEAD}{lines}"), &Default::default()).unwrap();
         let bounds = BucketBounds { keys: 10, value_bytes: 1 << 10, bytes: 2 << 10 };
-        let seen = BucketResource { bucket: "shared".to_owned(), access: Access::ReadWrite, bounds };
+        let seen = BucketResource { access: Access::ReadWrite, bounds };
         assert_eq!(manifest.resources["seen"], Resource::KeyValue(seen));
         let bounds = BucketBounds {
             keys: limit::BUCKET_KEYS_DEFAULT,
             value_bytes: limit::VALUE_BYTES_DEFAULT,
             bytes: limit::BUCKET_BYTES_DEFAULT,
         };
-        let plain = BucketResource { bucket: "plain".to_owned(), access: Access::ReadWrite, bounds };
+        let plain = BucketResource { access: Access::ReadWrite, bounds };
         assert_eq!(manifest.resources["plain"], Resource::KeyValue(plain));
         let [Grant::KeyValue(plain), Grant::KeyValue(seen)] = &manifest.assets["raw"].grants[..] else {
             panic!("{:?}", manifest.assets["raw"].grants)
@@ -156,7 +145,6 @@ plain = { keys = ["**"] }
         check(&grant("{ access = \"read-write\", keys = [\"**\"], writes = 100000 }"), "out of bounds");
         let many = vec!["\"a\""; limit::GRANT_PATHS_MAX + 1].join(",");
         check(&grant(&format!("{{ keys = [{many}] }}")), "65 keys are more than 64");
-        check(&format!("{bucket}bucket = \"Not A Name\"\n"), "is not a name for a bucket");
         check(&format!("{bucket}max_keys = 0\n"), "0 is out of bounds");
         check(&format!("{bucket}max_value = \"2MiB\"\n"), "out of bounds");
         check(&format!("{bucket}max_bytes = \"1TiB\"\n"), "max_bytes");
