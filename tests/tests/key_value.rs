@@ -2,17 +2,17 @@
 //! what an attempt sees, what becomes true with its commit, and who meets whom. The guests are those of
 //! `tests/guests/key-value` and `tests/guests/wasi-key-value`.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use flowstone::limit::DENIALS_MAX;
 use flowstone_tests::{
     Flowstone, Output,
     deadline::wait_until_database_says,
     fault::{COMMIT_STEPS, Fault, Gate, SOMEBODY_WAITS_AT_THE_GATE, When, let_sessions_expire, remove},
-    pipeline::guest,
+    pipeline::{ended, guest, root},
     signal,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::checker::{assert_sound, violations};
 
@@ -105,6 +105,41 @@ fn scripted(asset: &str, grant: &str, steps: &[&[&str]], end: &str) -> String {
 
 fn parsed(lists: Vec<String>) -> Vec<Value> {
     lists.iter().flat_map(|text| serde_json::from_str::<Vec<Value>>(text).unwrap()).collect()
+}
+
+/// What the example's log says, computed in another way.
+fn visits(day: u32) -> impl Iterator<Item = (u32, &'static str)> {
+    (0..30_u32).map(move |n| ((day * 7 + n * n) % 61, ["home", "shop", "help"][n as usize % 3]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_remembers_what_days_that_are_counted_at_once_have_in_common() {
+    let setting = Setting { flowstone: Flowstone::new() };
+    let folder = root().join("examples/visits");
+    let run = |arguments: &[&str]| {
+        let output = setting.flowstone.run([&["run", folder.to_str().unwrap(), "--json"], arguments].concat());
+        let output = output.expect_status(0);
+        ended(&output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>())
+    };
+    assert_eq!(run(&["--concurrency", "7"]).len(), 7 + 7 + 1);
+    let shown = setting.flowstone.run(["show", "visits", "week"]).expect_status(0).stdout;
+    let week: Value = serde_json::from_str(&shown).unwrap();
+    let (mut pages, mut first) = (BTreeMap::new(), BTreeMap::new());
+    for day in (4..=10).rev() {
+        for (visitor, page) in visits(day) {
+            *pages.entry(page).or_insert(0) += 1;
+            first.insert(visitor, day);
+        }
+    }
+    let mut new = BTreeMap::new();
+    for day in first.values() {
+        *new.entry(format!("2024-03-{day:02}")).or_insert(0) += 1;
+    }
+    assert_eq!(week, json!({ "pages": pages, "new_visitors": new }));
+    // What was counted is not counted again; only looking is done anew.
+    assert_eq!(run(&[]), ["week succeeded"]);
+    assert_eq!(setting.flowstone.run(["show", "visits", "week"]).expect_status(0).stdout, shown);
+    setting.assert_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
