@@ -522,17 +522,15 @@ fn code_that_brings_the_standards_interface_reaches_the_same_buckets_in_both_dra
     let grant = "access = \"read-write\", keys = [\"a/**\"], writes = 5000";
     for asset in ["first_draft", "second_draft"] {
         setting.script(ALL, &[&["set", "a/1", "one"], &["set", "a/below", "-7"], &["set", "b/1", "hidden"]]);
-        let component = guest("wasi-key-value");
-        let manifest = |pipeline: &str| {
-            format!(
+        // Under the name of the pipeline whose bucket it is.
+        setting.write(
+            "kv",
+            &format!(
                 "[[components]]\npath = \"{}\"\n{DECLARED}[assets.first_draft]\ngrants.bucket = {{ {grant} }}\n\
                  [assets.second_draft]\ngrants.bucket = {{ {grant} }}\n",
-                component.display()
-            )
-            .replace("kv", pipeline)
-        };
-        // Under the name of the pipeline whose bucket it is.
-        setting.write("kv", &manifest("kv"));
+                guest("wasi-key-value").display()
+            ),
+        );
         setting.run(asset, 0);
         let said = setting.flowstone.run(["show", "kv", asset]).expect_status(0).stdout;
         let common = "\
