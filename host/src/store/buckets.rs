@@ -273,6 +273,10 @@ impl Buckets {
                 false => buckets.extend(lock_to_read(connection, &names).await?),
             }
         }
+        if buckets.len() < modes.len() {
+            // Somebody removed one by hand since it was made above: the next try makes it again.
+            return Err(StoreError::Unavailable { doing: "locking buckets", source: sqlx::Error::RowNotFound });
+        }
         let entries = load_entries(connection, &wanted).await?;
         Ok(Self { buckets, entries })
     }

@@ -6,8 +6,8 @@ use flowstone_sdk::prelude::*;
 mod draft {
     wit_bindgen::generate!({
         path: "../../../wit",
-        inline: "package tests:draft; world guest { include wasi:keyvalue/imports@0.2.0-draft; }",
-        world: "tests:draft/guest",
+        inline: "package tests:first; world draft { include wasi:keyvalue/imports@0.2.0-draft; }",
+        world: "tests:first/draft",
         generate_all,
     });
     pub use self::wasi::keyvalue0_2_0_draft::{atomics, batch, store};
@@ -16,8 +16,8 @@ mod draft {
 mod draft2 {
     wit_bindgen::generate!({
         path: "../../../wit",
-        inline: "package tests:draft; world guest { include wasi:keyvalue/imports@0.2.0-draft2; }",
-        world: "tests:draft/guest",
+        inline: "package tests:second; world draft { include wasi:keyvalue/imports@0.2.0-draft2; }",
+        world: "tests:second/draft",
         generate_all,
     });
     pub use self::wasi::keyvalue0_2_0_draft2::{atomics, batch, store};
