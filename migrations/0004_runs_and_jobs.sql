@@ -123,7 +123,7 @@ create table attempt (
     foreign key (tenant_id, job_id) references job,
     constraint attempt_verdict_is_known check (verdict in (
         'succeeded', 'skipped', 'suspended', 'failed', 'trapped', 'out-of-fuel', 'out-of-memory', 'timed-out',
-        'output-too-large', 'denied', 'cancelled', 'lost')),
+        'output-too-large', 'denied', 'cancelled', 'lost', 'conflicted')),
     constraint attempt_number_counts_from_1 check (number >= 1)
 ) partition by range (attempt_id);
 

@@ -409,6 +409,53 @@ pub const SQL_ERROR_BYTES_MAX: usize = 1 << 10;
 /// Bytes of a statement that a record of its use shows, after its digest.
 pub const SQL_TARGET_BYTES: usize = 120;
 
+// ---- capability: key-value ----
+
+/// Bytes of a key: with tenant, owner and bucket it is one entry of an index, and that ends at 2,704 bytes.
+pub const KEY_BYTES_MAX: usize = 1_024;
+/// Bytes of a value that any bucket may allow: one call moves it.
+pub const VALUE_BYTES_MAX: u64 = CHUNK_BYTES_MAX as u64;
+/// Bytes of a value when the bucket is silent: state and not data, which belongs into outputs.
+pub const VALUE_BYTES_DEFAULT: u64 = 64 * KIB;
+/// Keys that any bucket may allow: a listing of them all is a thousand calls.
+pub const BUCKET_KEYS_MAX: u64 = 1_000_000;
+/// Keys of a bucket when it is silent.
+pub const BUCKET_KEYS_DEFAULT: u64 = 100_000;
+/// Bytes of keys and values that any bucket may allow.
+pub const BUCKET_BYTES_MAX: u64 = GIB;
+/// Bytes of keys and values of a bucket when it is silent.
+pub const BUCKET_BYTES_DEFAULT: u64 = 64 * MIB;
+/// Keys that a grant may let one attempt write: they are held in memory, and locked together by its commit.
+pub const KEYS_WRITTEN_MAX: u64 = 10_000;
+/// Keys that one attempt may write when the grant is silent.
+pub const KEYS_WRITTEN_DEFAULT: u64 = 1_000;
+/// Bytes of keys and values that a grant may let one attempt write: half of what one commit carries.
+pub const KEYS_WRITTEN_BYTES_MAX: u64 = 16 * MIB;
+/// Bytes of keys and values that one attempt may write when the grant is silent.
+pub const KEYS_WRITTEN_BYTES_DEFAULT: u64 = MIB;
+/// Keys that one attempt may read, over all its buckets: each is looked at again by its commit.
+pub const KEYS_READ_MAX: usize = 10_000;
+/// Questions that one attempt may ask the database about its buckets, listings among them.
+pub const BUCKET_QUESTIONS_MAX: u64 = 20_000;
+/// Bytes of values that are kept in an attempt once they were read; past that they are asked for again.
+pub const VALUES_CACHED_BYTES_MAX: usize = 8 << 20;
+/// Keys that one call lists, or takes.
+pub const KEYS_PER_CALL_MAX: usize = 1_000;
+/// What a staged key costs beside its bytes, so that empty values end too.
+pub const STAGED_KEY_OVERHEAD_BYTES: u64 = 32;
+/// Comparisons of `wasi:keyvalue/atomics` that an attempt has open at once.
+pub const COMPARISONS_OPEN_MAX: usize = 1_000;
+/// Questions of guests about buckets that one process asks the database at once: half of its connections, so that
+/// commits never wait behind guests.
+pub const BUCKET_READS_MAX: usize = DATABASE_CONNECTIONS_MAX as usize / 2;
+/// Times that an attempt is repeated because keys changed that it had read. Each commit lets at least one of those
+/// pass that wait for the same key, those that wait longest first.
+pub const CONFLICTS_MAX: i64 = 100;
+/// The first wait after such a conflict; it doubles...
+pub const CONFLICT_WAIT_BASE: Duration = Duration::from_millis(20);
+/// ...up to this, so that many jobs on one key come one after the other.
+pub const CONFLICT_WAIT_MAX: Duration = Duration::from_secs(5);
+
 // ---- engine ----
 
 /// Bytes of an uploaded component: a Python asset is 18 MB, of which 12 are its memory.

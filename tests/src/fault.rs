@@ -47,6 +47,10 @@ pub const FORGET_PUBLISHED: Step = step("delete", "staged_file", "true");
 /// Everything that the commit of a finished job may write, in its order.
 pub const COMMIT_STEPS: &[Step] = &[
     step("delete", "job_lease", "true"),
+    step("insert", "bucket", "true"),
+    step("update", "bucket", "true"),
+    step("delete", "bucket_entry", "true"),
+    step("insert", "bucket_entry", "true"),
     step("insert", "attempt", "true"),
     // A component is a blob too, and the deploy writes it before there is a run.
     step("insert", "blob", "exists (select from run)"),

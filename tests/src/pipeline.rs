@@ -37,7 +37,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// With a database of its own, and directories `counter` and `shelf` granted; `more` follows in the manifest.
+    /// With a database of its own, directories `counter` and `shelf` and a bucket `tally` granted; `more` follows in the manifest.
     pub fn new(more: &str) -> Self {
         Self::with(Flowstone::new(), more)
     }
@@ -69,6 +69,14 @@ access = "read-write"
 kind = "directory"
 path = "shelf"
 access = "read"
+[resources.tally]
+kind = "key-value"
+[assets.tallies]
+grants = {{ tally = {{ access = "read-write", keys = ["made", "temporary"] }} }}
+fresh_for = "1h"
+[assets.after_tallies]
+grants = {{ tally = {{ access = "read-write", keys = ["**"] }} }}
+fresh_for = "1h"
 [assets.unique]
 grants = {{ counter = {{ access = "read-write", paths = ["count"] }} }}
 fresh_for = "1h"

@@ -288,6 +288,34 @@ const RULES: &[(&str, &str)] = &[
                 'succeeded', 'true')",
     ),
     (
+        "a bucket counts what it holds",
+        "select format('bucket %s says %s keys of %s bytes, and holds %s of %s', b.name, b.keys, b.bytes, c.keys, c.bytes)
+         from bucket b cross join lateral (
+             select count(*) as keys, coalesce(sum(octet_length(e.key) + octet_length(e.value)), 0) as bytes
+             from bucket_entry e where e.tenant_id = b.tenant_id and e.owner_id = b.owner_id and e.bucket = b.name) as c
+         where (b.keys, b.bytes) <> (c.keys, c.bytes)",
+    ),
+    (
+        "a bucket belongs to a pipeline or to all of them",
+        "select format('bucket %s of %s', b.name, b.owner_id) from bucket b
+         where b.owner_id <> '00000000-0000-0000-0000-000000000000'
+           and not exists (select from pipeline p where p.tenant_id = b.tenant_id and p.pipeline_id = b.owner_id)",
+    ),
+    (
+        "versions in buckets were drawn, and each once",
+        "select format('version %s is there %s times, and %s was drawn last', version, count(*), min(drawn))
+         from (select keys_version as version from bucket where keys_version <> 0
+             union all select version from bucket_entry) as versions,
+             (select case when is_called then last_value else 0 end as drawn from bucket_version) as drawn
+         group by version having count(*) > 1 or version > min(drawn) or version <= 0",
+    ),
+    (
+        "what met another commit is not charged and made nothing",
+        "select format('attempt %s of job %s', t.attempt_id, t.job_id) from attempt t
+         where t.verdict = 'conflicted' and (t.charged or exists (select from materialization m
+             where m.tenant_id = t.tenant_id and m.attempt_id = t.attempt_id))",
+    ),
+    (
         "each end is told once, in audit and outbox",
         "select format('job %s ended %s, and is told as %s', coalesce(e.job_id::text, t.job), e.state, t.told)
          from job_end e
@@ -313,7 +341,7 @@ const RULES: &[(&str, &str)] = &[
 async fn the_checker_finds_what_is_wrong() {
     let database = Database::new().await;
     let scenario = Scenario::with(Flowstone::on(&database), "");
-    scenario.run(&["sum", "after_large", "despite_broken", "unique"], 1);
+    scenario.run(&["sum", "after_large", "despite_broken", "unique", "tallies"], 1);
     let blobs = scenario.flowstone.state_dir().join("blobs");
     let pool = database.pool().await;
     assert_sound(&violations(&pool, &blobs).await);
@@ -469,6 +497,16 @@ const BREAKAGES: &[(&str, &str)] = &[
              jsonb_build_object('digest', encode(recipe, 'hex'), 'size_bytes', 7, 'inline', null))
          from materialization",
         "what an intent made is stored",
+    ),
+    ("update bucket set keys = keys + 1", "a bucket counts what it holds"),
+    ("update bucket_entry set value = value || '\\x00'", "a bucket counts what it holds"),
+    ("delete from bucket_entry where key = 'made'", "a bucket counts what it holds"),
+    ("update bucket set owner_id = gen_random_uuid()", "a bucket belongs to a pipeline or to all of them"),
+    ("update bucket_entry set version = 1", "versions in buckets were drawn, and each once"),
+    ("update bucket_entry set version = version + 1000", "versions in buckets were drawn, and each once"),
+    (
+        "update attempt t set verdict = 'conflicted' where verdict = 'succeeded'",
+        "what met another commit is not charged and made nothing",
     ),
     ("update audit set action = 'job.failed' where action = 'job.succeeded'", "each end is told once, in audit and outbox"),
     ("delete from outbox where topic = 'job.succeeded'", "each end is told once, in audit and outbox"),

@@ -14,13 +14,14 @@ use flowstone_tests::{
 use serde_json::{Value, json};
 
 /// The folders of `examples/`, each with the tests that run it.
-const TESTED: [(&str, &str); 6] = [
+const TESTED: [(&str, &str); 7] = [
     ("hello", "examples.rs"),
     ("hostile", "hostile.rs"),
     ("weather", "examples.rs"),
     ("http", "http.rs"),
     ("sql", "sql/apply.rs"),
     ("files", "examples.rs"),
+    ("visits", "key_value.rs"),
 ];
 
 #[test]

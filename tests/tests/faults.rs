@@ -17,11 +17,22 @@ use sqlx::PgPool;
 use crate::checker::{assert_sound, violations};
 
 /// Together they make a commit write every kind of row: inline and stored outputs, lineage, a directory that is read
-/// and one that is written, retries, and jobs that wait for several others.
-const ASSETS: &[&str] = &["sum", "early_and_late", "listing", "unique", "after_large", "flaky"];
+/// and one that is written, keys that come, change and go, retries, and jobs that wait for several others.
+const ASSETS: &[&str] = &["sum", "early_and_late", "listing", "unique", "after_large", "flaky", "after_tallies"];
 /// What a run of them makes.
-const MADE: &[&str] =
-    &["after_large", "doubled", "early_and_late", "flaky", "large", "listing", "numbers", "sum", "unique"];
+const MADE: &[&str] = &[
+    "after_large",
+    "after_tallies",
+    "doubled",
+    "early_and_late",
+    "flaky",
+    "large",
+    "listing",
+    "numbers",
+    "sum",
+    "tallies",
+    "unique",
+];
 
 /// A pipeline, its folders and its compiled component, for one database after the other.
 struct Faulty {
@@ -64,6 +75,9 @@ impl Faulty {
         self.times += 1;
         let count = fs::read_to_string(self.scenario.folder().join("counter/count")).unwrap();
         assert_eq!(count, self.times.to_string(), "{where_}: the effect is there once");
+        let kept = "select key || '=' || convert_from(value, 'UTF8') from bucket_entry";
+        let kept: Vec<String> = sqlx::query_scalar(kept).fetch_all(pool).await.unwrap();
+        assert_eq!(kept, ["made=1"], "{where_}: what was counted is counted once");
     }
 }
 

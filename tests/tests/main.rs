@@ -1,6 +1,7 @@
 //! All integration tests, as one program: one link, one server.
 
 mod bad_input;
+mod buckets;
 mod checker;
 mod command;
 mod config;
@@ -15,6 +16,7 @@ mod findings;
 mod grants;
 mod hostile;
 mod http;
+mod key_value;
 mod release;
 mod scenarios;
 mod sql;

@@ -22,7 +22,7 @@ use serde_json::json;
 pub const TENANT: &str = "default";
 
 /// An asset, its partition, and the places of the jobs that it reads, each with whether it is optional.
-type PlannedJob<'a> = (&'a str, &'a str, &'a [(usize, bool)]);
+pub type PlannedJob<'a> = (&'a str, &'a str, &'a [(usize, bool)]);
 
 /// A store with a worker and a deployed pipeline of three assets, `a`, `b` and `c`.
 pub struct Bench {
@@ -136,7 +136,7 @@ impl Bench {
             denials: None,
             uses: None,
         };
-        FinishedJob { claim, run, name: "a".to_owned(), attempt: Some(attempt), ending }
+        FinishedJob { claim, run, name: "a".to_owned(), attempt: Some(attempt), ending, buckets: vec![] }
     }
 
     /// How many pages the look-up of everything that is the latest reads, once rows that nobody can see are gone: how

@@ -12,6 +12,7 @@ use crate::files::Directory;
 use crate::host::{self, Job};
 use crate::http::Http;
 use crate::input::Input;
+use crate::key_value::Bucket;
 use crate::output::OutputStream;
 use crate::partition::Partition;
 use crate::secrets::Secret;
@@ -175,6 +176,12 @@ impl Context {
     /// A database that an operator granted under this name. Declare it with `requires(shop = sql("reads orders"))`.
     pub fn database(&self, resource_name: &str) -> Result<Database> {
         Database::open(resource_name)
+    }
+
+    /// A bucket that an operator granted under this name. Declare it with
+    /// `requires(seen = key_value("remembers what it has seen"))`.
+    pub fn bucket(&self, resource_name: &str) -> Result<Bucket> {
+        Bucket::open(resource_name)
     }
 
     /// The output, as a stream. A value that the asset returns comes after what was written here.

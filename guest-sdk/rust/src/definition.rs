@@ -174,4 +174,6 @@ pub enum Capability {
     Http,
     /// A database: see [`crate::sql`].
     Sql,
+    /// A bucket: see [`crate::key_value`].
+    KeyValue,
 }

@@ -36,6 +36,7 @@
 //! | read granted secrets | [`secrets`] |
 //! | ask granted HTTP origins | [`http`] |
 //! | ask granted databases | [`sql`] |
+//! | keep values under keys from job to job | [`key_value`] |
 //! | say something | [`log`] |
 //! | test natively | [`testing`] |
 //!
@@ -50,6 +51,7 @@ pub mod files;
 mod host;
 pub mod http;
 mod input;
+pub mod key_value;
 pub mod log;
 mod output;
 mod partition;
@@ -74,6 +76,7 @@ pub use partition::Partition;
 pub mod prelude {
     pub use crate::files::Directory;
     pub use crate::http::Http;
+    pub use crate::key_value::Bucket;
     pub use crate::sql::Database;
     pub use crate::{CapabilityError, Context, Csv, Error, Input, Json, Output, Partition, Result, asset, log, skip};
 }

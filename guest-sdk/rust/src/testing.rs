@@ -41,6 +41,7 @@ use crate::host::memory::{
     sql::{Answered, one_line},
 };
 use crate::host::memory_http::Answers;
+use crate::host::memory_key_value::Entries;
 use crate::host::{self, VersionRecord};
 use crate::log::Line;
 use crate::partition::Partition;
@@ -77,6 +78,7 @@ pub struct Job {
     secrets: BTreeMap<String, Vec<u8>>,
     origins: BTreeMap<String, Answers>,
     databases: BTreeMap<String, Answered>,
+    buckets: BTreeMap<String, Entries>,
 }
 
 impl Job {
@@ -105,6 +107,7 @@ impl Job {
             secrets: BTreeMap::new(),
             origins: BTreeMap::new(),
             databases: BTreeMap::new(),
+            buckets: BTreeMap::new(),
         }
     }
 
@@ -189,6 +192,17 @@ impl Job {
         self
     }
 
+    /// A granted bucket with these values.
+    pub fn bucket<K: Into<String>, V: AsRef<[u8]>>(
+        mut self,
+        resource_name: &str,
+        values: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.check_is_required(resource_name);
+        self.buckets.insert(resource_name.into(), Entries::new(values));
+        self
+    }
+
     fn check_is_required(&self, resource_name: &str) {
         let required = self.asset.requirements;
         assert!(
@@ -206,6 +220,8 @@ impl Job {
         let name = self.asset.name;
         let (outcome, memory) = memory::with_memory(self.into_memory(), || dispatch::materialize(name));
         let published = |(name, files): (String, Files)| (name, files.published());
+        let is_done = outcome == Outcome::Done;
+        let ended = |(name, entries): (String, Entries)| (name, entries.ended(is_done));
         Finished {
             outcome,
             output: memory.output,
@@ -215,6 +231,7 @@ impl Job {
             directories: memory.directories.into_iter().map(published).collect(),
             requests: memory.requests,
             asked: memory.databases.into_iter().map(|(name, database)| (name, database.asked)).collect(),
+            buckets: memory.buckets.into_iter().map(ended).collect(),
         }
     }
 
@@ -264,6 +281,7 @@ impl Job {
                 Capability::Secret => self.secrets.contains_key(name),
                 Capability::Http => self.origins.contains_key(name),
                 Capability::Sql => self.databases.contains_key(name),
+                Capability::KeyValue => self.buckets.contains_key(name),
                 // A native build has the machine's own.
                 Capability::Clock | Capability::Random => true,
             };
@@ -294,6 +312,7 @@ impl Job {
             directories: self.directories,
             secrets: self.secrets,
             origins: self.origins,
+            buckets: self.buckets,
             requests: Vec::new(),
             databases: self.databases,
             output: Vec::new(),
@@ -468,6 +487,8 @@ pub struct Finished {
     pub requests: Vec<(String, String, Vec<u8>)>,
     /// The statements that each database was asked, in one line each, with their parameters.
     pub asked: BTreeMap<String, Vec<(String, Vec<Value>)>>,
+    /// The buckets, as they are afterwards: without what the asset wrote, unless it is done.
+    pub buckets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
 }
 
 impl Finished {

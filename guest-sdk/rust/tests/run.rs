@@ -244,6 +244,45 @@ fn a_configuration_is_completed_by_the_defaults_and_held_to_the_parameters() {
     }
 }
 
+#[asset(requires(seen = key_value("reads and writes")))]
+fn keeper(ctx: &Context) -> Result<String> {
+    let seen = ctx.bucket("seen")?;
+    for key in ["", "a\0b", &"k".repeat(1_025)] {
+        let error = seen.set(key, "").err().and_then(|error| error.capability_error().cloned());
+        assert!(matches!(error, Some(CapabilityError::Invalid(_))), "{key}");
+    }
+    let listed = seen.keys("many/").count();
+    let first = seen.get_versioned("first")?.map(|found| found.version);
+    assert!(!seen.compare_and_set("first", None, "mine")?);
+    assert!(seen.compare_and_set("first", first, "changed")?);
+    assert!(!seen.compare_and_set("first", first, "again")?);
+    seen.remove("many/0000")?;
+    seen.set_json("list", &[1, 2])?;
+    seen.increment("count", 40)?;
+    seen.increment("count", 2)?;
+    let wrong = seen.count("first").unwrap_err();
+    assert_eq!(wrong.to_string(), "reading `first` of bucket `seen`: invalid digit found in string");
+    let next: Vec<String> = seen.keys("many/").take(2).collect::<Result<_>>()?;
+    let text = format!("{listed} {next:?} {:?} {}", seen.json::<Vec<i32>>("list")?, seen.count("count")?);
+    match seen.text("end")?.as_deref() {
+        Some("badly") => Err(Error::permanent(text)),
+        _ => Ok(text),
+    }
+}
+
+#[test]
+fn what_is_written_to_a_bucket_shows_at_once_and_stays_only_when_all_is_done() {
+    // More than one page of the listing.
+    let many = || (0..2_500).map(|number| (format!("many/{number:04}"), "")).chain([("first".into(), "1")]);
+    let finished = Job::new("keeper").bucket("seen", many()).run();
+    assert_eq!(finished.text(), r#"2500 ["many/0001", "many/0002"] Some([1, 2]) 42"#);
+    let seen = &finished.buckets["seen"];
+    assert_eq!((seen.len(), &seen["first"][..], &seen["count"][..]), (2_502, &b"changed"[..], &b"42"[..]));
+    let failed = Job::new("keeper").bucket("seen", many().chain([("end".into(), "badly")])).run();
+    assert!(matches!(failed.outcome, Outcome::Permanent(_)), "{:?}", failed.outcome);
+    assert_eq!((failed.buckets["seen"].len(), &failed.buckets["seen"]["first"][..]), (2_502, &b"1"[..]));
+}
+
 #[test]
 fn a_test_that_the_host_would_not_start_fails() {
     let panics = |run: fn()| catch_unwind(run).expect_err("it cannot start").downcast_ref::<String>().unwrap().clone();

@@ -12,6 +12,7 @@ pub mod field;
 pub mod files;
 pub mod http;
 pub mod inputs;
+pub mod key_value;
 pub mod log;
 pub mod output;
 pub mod outside;

@@ -1,6 +1,6 @@
 //! What an attempt can reach: everything that its grants opened for it, by value.
 
-use super::{files::Directory, http::HttpReach, secrets::GrantedSecret, sql::Database};
+use super::{files::Directory, http::HttpReach, key_value::GrantedBucket, secrets::GrantedSecret, sql::Database};
 use crate::pipeline::asset::Capability;
 
 /// The open ends of an attempt's grants. Empty reaches nothing.
@@ -18,6 +18,8 @@ pub struct Reach {
     pub http: Option<HttpReach>,
     /// Granted databases.
     pub databases: Vec<Database>,
+    /// Granted buckets.
+    pub buckets: Vec<GrantedBucket>,
 }
 
 impl Reach {
@@ -29,6 +31,7 @@ impl Reach {
         let secrets = (!self.secrets.is_empty()).then_some(Capability::Secret);
         let http = self.http.as_ref().map(|_| Capability::Http);
         let databases = (!self.databases.is_empty()).then_some(Capability::Sql);
-        [directories, clock, random, secrets, http, databases].into_iter().flatten()
+        let buckets = (!self.buckets.is_empty()).then_some(Capability::KeyValue);
+        [directories, clock, random, secrets, http, databases, buckets].into_iter().flatten()
     }
 }

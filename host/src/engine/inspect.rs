@@ -105,10 +105,21 @@ const BASELINE: &[&str] = &[
 ];
 
 /// What is there only by grant.
-const CAPABILITIES: [Capability; 4] = [Capability::Files, Capability::Secret, Capability::Http, Capability::Sql];
+const CAPABILITIES: [Capability; 5] =
+    [Capability::Files, Capability::Secret, Capability::Http, Capability::Sql, Capability::KeyValue];
 
 /// The interfaces of WASI 0.2 through which granted HTTP origins are reached too.
 const WASI_HTTP: &[&str] = &["wasi:http/outgoing-handler", "wasi:http/types"];
+
+/// The interfaces of WASI through which granted buckets are reached too: drafts, which match only exactly.
+const WASI_KEY_VALUE: &[&str] = &[
+    "wasi:keyvalue/atomics@0.2.0-draft",
+    "wasi:keyvalue/atomics@0.2.0-draft2",
+    "wasi:keyvalue/batch@0.2.0-draft",
+    "wasi:keyvalue/batch@0.2.0-draft2",
+    "wasi:keyvalue/store@0.2.0-draft",
+    "wasi:keyvalue/store@0.2.0-draft2",
+];
 
 /// Inspects a component; or says everything that is wrong with it.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, Vec<Problem>> {
@@ -412,6 +423,9 @@ impl RawImport {
         if is_wasi_02 && WASI_HTTP.contains(&interface) {
             return Some(ImportClass::Capability(Capability::Http));
         }
+        if WASI_KEY_VALUE.contains(&&*self.name) {
+            return Some(ImportClass::Capability(Capability::KeyValue));
+        }
         (is_wasi_02 && BASELINE.contains(&interface)).then_some(ImportClass::Baseline)
     }
 
@@ -431,9 +445,14 @@ impl RawImport {
                 WASI_CONFIG.join(" and ")
             );
         }
+        if interface.starts_with("wasi:keyvalue/") {
+            return format!(
+                "it imports `{name}`: of wasi:keyvalue this host has store, atomics and batch, in the versions \
+                 0.2.0-draft and 0.2.0-draft2; build it against one of these"
+            );
+        }
         let capability = match interface.split('/').next() {
             Some("wasi:http") => Some("http"),
-            Some("wasi:keyvalue") => Some("key-value"),
             Some("wasi:blobstore") => Some("files"),
             _ => None,
         };

@@ -22,7 +22,10 @@ use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::sandbox::State;
 use crate::{
-    bindings::flowstone::asset::{config, context, files, http, inputs, log, output, secrets, sql, types},
+    bindings::{
+        flowstone::asset::{config, context, files, http, inputs, key_value, log, output, secrets, sql, types},
+        wasi_keyvalue::wasi::{keyvalue0_2_0_draft as keyvalue_draft, keyvalue0_2_0_draft2 as keyvalue_draft2},
+    },
     capability::{
         Ungranted,
         clock::ClockView,
@@ -31,6 +34,7 @@ use crate::{
         files::{Files, MountedView},
         http::{Http, deny_handle},
         inputs::Inputs,
+        key_value::KeyValue,
         log::Log,
         output::Output,
         process::ProcessView,
@@ -47,7 +51,8 @@ pub struct Granted(usize);
 
 /// The capabilities with an interface of their own, each a bit of the set. The others change what is behind the WASI
 /// baseline, which is always linked.
-const WITH_INTERFACE: [Capability; 4] = [Capability::Files, Capability::Secret, Capability::Http, Capability::Sql];
+const WITH_INTERFACE: [Capability; 5] =
+    [Capability::Files, Capability::Secret, Capability::Http, Capability::Sql, Capability::KeyValue];
 
 impl Granted {
     /// How many sets there are.
@@ -145,6 +150,10 @@ pub fn linker(engine: &wasmtime::Engine, granted: Granted) -> wasmtime::Result<L
             })?;
         }
     }
+    match granted.has(Capability::KeyValue) {
+        true => add_key_value::<KeyValue>(l, |state| &mut state.key_value)?,
+        false => add_key_value::<Ungranted>(l, |state| &mut state.ungranted)?,
+    }
     // Values of requests and answers: they reach nothing.
     wasi_http::types::add_to_linker::<_, WasiHttp>(l, &wasi_http::types::LinkOptions::default(), wasi_http_view)?;
     match granted.has(Capability::Sql) {
@@ -165,6 +174,29 @@ fn add_wasi_config(l: &mut Linker<State>) -> wasmtime::Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Our own interface to buckets, and both drafts of the standard one.
+fn add_key_value<T>(l: &mut Linker<State>, buckets: fn(&mut State) -> &mut T) -> wasmtime::Result<()>
+where
+    T: key_value::Host
+        + types::Host
+        + keyvalue_draft::store::Host
+        + keyvalue_draft::atomics::Host
+        + keyvalue_draft::batch::Host
+        + keyvalue_draft2::store::Host
+        + keyvalue_draft2::atomics::Host
+        + keyvalue_draft2::batch::Host
+        + Send
+        + 'static,
+{
+    key_value::add_to_linker::<_, HasSelf<T>>(l, buckets)?;
+    keyvalue_draft::store::add_to_linker::<_, HasSelf<T>>(l, buckets)?;
+    keyvalue_draft::atomics::add_to_linker::<_, HasSelf<T>>(l, buckets)?;
+    keyvalue_draft::batch::add_to_linker::<_, HasSelf<T>>(l, buckets)?;
+    keyvalue_draft2::store::add_to_linker::<_, HasSelf<T>>(l, buckets)?;
+    keyvalue_draft2::atomics::add_to_linker::<_, HasSelf<T>>(l, buckets)?;
+    keyvalue_draft2::batch::add_to_linker::<_, HasSelf<T>>(l, buckets)
 }
 
 /// With the version that the library binds; later and earlier ones of 0.2 are the same to the linker.

@@ -7,8 +7,8 @@ use super::{
     verdict::{Verdict, spoiled},
 };
 use crate::capability::{
-    Abort, Denial, Use, files::StagedFile, inputs::InputRead, log::Lines, output::Finished, outside::OutsideRead,
-    sql::Uncommitted,
+    Abort, Denial, Use, files::StagedFile, inputs::InputRead, key_value::BucketEffects, log::Lines, output::Finished,
+    outside::OutsideRead, sql::Uncommitted,
 };
 
 /// The end of one attempt.
@@ -34,6 +34,8 @@ pub struct Report {
     pub uses: Vec<Use>,
     /// What it read of the world outside that is no directory.
     pub outside: Vec<OutsideRead>,
+    /// What it read in buckets, to be checked by the commit; and what it wants written there, when it succeeded.
+    pub buckets: Vec<BucketEffects>,
     /// From after instantiation.
     pub fuel_used: u64,
     /// Summed over all memories.
@@ -70,6 +72,7 @@ impl Report {
             denials: vec![],
             uses: vec![],
             outside: vec![],
+            buckets: vec![],
             fuel_used: 0,
             memory_bytes_peak: 0,
             instantiate_us: 0,
@@ -102,6 +105,8 @@ impl Report {
         drop(state.table);
         denials.extend(state.http.take_denials());
         uses.extend(state.http.take_uses());
+        denials.extend(state.key_value.take_denials());
+        uses.extend(state.key_value.take_uses());
         // What a guest asks for is text of its own, too.
         for denial in &mut denials {
             for text in [&mut denial.resource, &mut denial.target, &mut denial.remedy] {
@@ -113,7 +118,8 @@ impl Report {
             explanation,
             denials,
             uses,
-            outside: [state.http.reads(), asked].concat(),
+            outside: [state.http.reads(), state.key_value.reads(), asked].concat(),
+            buckets: state.key_value.finish(verdict == Verdict::Succeeded, &state.masks),
             log: state.log.take(),
             reads: state.inputs.reads(),
             fuel_used,

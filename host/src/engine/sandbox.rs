@@ -37,6 +37,7 @@ use crate::{
         files::Files,
         http::{Http, HttpReach},
         inputs::{InputGrant, Inputs},
+        key_value::KeyValue,
         log::Log,
         output::Output,
         random::Random,
@@ -59,6 +60,7 @@ pub struct State {
     pub(super) log: Log,
     pub(super) files: Files,
     pub(super) http: Http,
+    pub(super) key_value: KeyValue,
     pub(super) ungranted: Ungranted,
     pub(super) clock: Clock,
     pub(super) random: Random,
@@ -90,7 +92,7 @@ impl State {
         table.set_max_capacity(HOST_RESOURCES_MAX);
         let asset = of.context.asset.clone();
         let (blobs, tenant) = (of.blobs, of.tenant);
-        let Reach { directories, secrets, clock, random, http, databases } = of.reach;
+        let Reach { directories, secrets, clock, random, http, databases, buckets } = of.reach;
         let masks = Masks::of(secrets.iter().map(GrantedSecret::named).chain(http.iter().flat_map(HttpReach::secrets)));
         Ok(Self {
             clock: clock.map_or_else(|| Clock::at(of.context.logical_time_ms), Clock::real),
@@ -102,6 +104,7 @@ impl State {
             files: Files::new(asset.clone(), directories, blobs, tenant, of.interrupt.clone())
                 .map_err(|error| format!("a granted glob is not one: {error}"))?,
             http: Http::new(asset.clone(), http, of.interrupt.clone())?,
+            key_value: KeyValue::new(asset.clone(), buckets, of.interrupt.clone()),
             secrets: Secrets::new(asset.clone(), secrets),
             sql: Sql::new(asset.clone(), databases, of.interrupt.clone()),
             ungranted: Ungranted::new(asset),

@@ -192,7 +192,7 @@ pub enum Capability {
     Files,
     /// An HTTP origin.
     Http,
-    /// A bucket. Reserved.
+    /// A bucket.
     KeyValue,
     /// A database.
     Sql,

@@ -47,8 +47,15 @@ pub fn is_media_type(text: &str) -> bool {
 }
 
 /// What an asset can require of this host. The others are in the contract already.
-const SUPPORTED: [Capability; 6] =
-    [Capability::Files, Capability::Clock, Capability::Random, Capability::Secret, Capability::Http, Capability::Sql];
+const SUPPORTED: [Capability; 7] = [
+    Capability::Files,
+    Capability::Clock,
+    Capability::Random,
+    Capability::Secret,
+    Capability::Http,
+    Capability::Sql,
+    Capability::KeyValue,
+];
 
 /// Whether text in it holds a NUL, which the database cannot keep.
 fn holds_nul(value: &serde_json::Value) -> bool {

@@ -10,6 +10,7 @@ pub mod diagnostic;
 pub mod grant;
 pub mod graph;
 pub mod http;
+pub mod key_value;
 pub mod keyspace;
 pub mod manifest;
 pub mod mapping;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     asset::Capability,
     http::{HttpGrant, HttpResource},
+    key_value::{BucketGrant, BucketResource},
     quantity::bytes_text,
     sql::{SqlGrant, SqlResource},
 };
@@ -38,6 +39,8 @@ pub enum Resource {
     Http(HttpResource),
     /// A Postgres database.
     Sql(SqlResource),
+    /// Values under keys, in the database.
+    KeyValue(BucketResource),
 }
 
 /// Where a secret's bytes are.
@@ -62,6 +65,7 @@ impl Resource {
             Self::Secret { .. } => Capability::Secret,
             Self::Http(_) => Capability::Http,
             Self::Sql(_) => Capability::Sql,
+            Self::KeyValue(_) => Capability::KeyValue,
         }
     }
 }
@@ -82,6 +86,8 @@ pub enum Grant {
     Http(HttpGrant),
     /// A database, or some of what its role may do.
     Sql(SqlGrant),
+    /// A bucket, or some of its keys.
+    KeyValue(BucketGrant),
 }
 
 /// A right that cannot be narrowed.
@@ -138,6 +144,7 @@ impl Grant {
             Self::Clock(grant) | Self::Random(grant) | Self::Secret(grant) => &grant.resource,
             Self::Http(grant) => &grant.resource,
             Self::Sql(grant) => &grant.resource,
+            Self::KeyValue(grant) => &grant.resource,
         }
     }
 
@@ -150,6 +157,7 @@ impl Grant {
             Self::Secret(_) => Capability::Secret,
             Self::Http(_) => Capability::Http,
             Self::Sql(_) => Capability::Sql,
+            Self::KeyValue(_) => Capability::KeyValue,
         }
     }
 
@@ -179,6 +187,15 @@ impl Grant {
             Self::Secret(_) => "reveal".to_owned(),
             Self::Sql(grant) => grant.rights(),
             Self::Http(grant) => format!("{} {} of {}", grant.methods.join(" "), grant.paths.join(" "), grant.url),
+            Self::KeyValue(grant) => {
+                let writes = match grant.access {
+                    Access::Read => String::new(),
+                    Access::ReadWrite => {
+                        format!(", writes up to {} keys of {}", grant.writes, bytes_text(grant.write_bytes))
+                    }
+                };
+                format!("{} {}{writes}", grant.access.name(), grant.keys.join(" "))
+            }
         }
     }
 
@@ -187,6 +204,11 @@ impl Grant {
     pub fn excess(&self, resource: &Resource) -> Option<String> {
         match (self, resource) {
             (Self::Files(grant), Resource::Directory { access: Access::Read, .. }) if grant.access != Access::Read => {
+                Some("the resource may only be read".to_owned())
+            }
+            (Self::KeyValue(grant), Resource::KeyValue(bucket))
+                if (bucket.access, grant.access) == (Access::Read, Access::ReadWrite) =>
+            {
                 Some("the resource may only be read".to_owned())
             }
             (Self::Http(grant), Resource::Http(http)) if grant.url != http.url => {
@@ -218,7 +240,10 @@ impl Grant {
         match self {
             Self::Files(grant) => grant.access == Access::Read,
             // What a secret holds is no part of a recipe: another one would not make anything stale.
-            Self::Clock(_) | Self::Random(_) | Self::Secret(_) | Self::Http(_) | Self::Sql(_) => false,
+            // What a bucket holds changes with other jobs, and is in no recipe.
+            Self::Clock(_) | Self::Random(_) | Self::Secret(_) | Self::Http(_) | Self::Sql(_) | Self::KeyValue(_) => {
+                false
+            }
         }
     }
 
@@ -241,6 +266,16 @@ impl Grant {
             Self::Clock(grant) | Self::Random(grant) | Self::Secret(grant) => {
                 writer.field(self.capability().name().as_bytes());
                 writer.field(grant.resource.as_bytes());
+            }
+            Self::KeyValue(grant) => {
+                let mut keys: Vec<&str> = grant.keys.iter().map(|key| &**key).collect();
+                keys.sort_unstable();
+                keys.dedup();
+                writer.field(b"key-value");
+                writer.field(grant.resource.as_bytes());
+                writer.field(grant.access.name().as_bytes());
+                writer.field(&(keys.len() as u64).to_le_bytes());
+                keys.iter().for_each(|key| writer.field(key.as_bytes()));
             }
             Self::Http(grant) => {
                 writer.field(b"http");
@@ -290,6 +325,7 @@ impl Capability {
             Self::Secret => "{ reveal = true }",
             Self::Http => "{ methods = [\"GET\"], paths = [\"**\"] }",
             Self::Sql => "{ access = \"read\" }",
+            Self::KeyValue => "{ access = \"read\", keys = [\"**\"] }",
             _ => "{}",
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     limit::{COMMIT_BYTES_MAX, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_MAX},
     store::{
         StoreError,
-        commit::{Committed, Counts, Ending, FinishedJob},
+        commit::{Committed, Counts, DeferredJob, Ending, FinishedJob},
     },
 };
 
@@ -106,7 +106,7 @@ fn without_record(job: FinishedJob, error: &StoreError) -> FinishedJob {
         }
         _ => Ending::Failed(cause),
     };
-    FinishedJob { attempt: None, ending, ..job }
+    FinishedJob { attempt: None, ending, buckets: Vec::new(), ..job }
 }
 
 /// Instead of a cause that may itself be what is refused.
@@ -128,10 +128,11 @@ async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, an
         shared.release.notify_one();
         shared.wake.notify_one();
     }
-    for job in batch {
-        if let Ending::Deferred { cause, wait_ms, .. } = &job.ending {
-            shared.tell(Event::Deferred { run: job.run, job: job.claim.job, cause: cause.clone(), wait_ms: *wait_ms });
-        }
+    let told = committed.deferred.into_iter();
+    // Of an earlier try that went through, as far as it is known.
+    let recorded = fenced.iter().filter(|item| recorded.contains(&item.claim.job));
+    for DeferredJob { job, run, cause, wait_ms } in told.chain(recorded.filter_map(|item| DeferredJob::of(item))) {
+        shared.tell(Event::Deferred { run, job, cause, wait_ms });
     }
     for ended in committed.ended {
         shared.tell(Event::Ended(ended));

@@ -7,6 +7,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 use super::{
     Event, Shared,
     apply::{Settled, apply, settle},
+    key_value::bucket_effects,
     prepare::{KnownJob, Obstacle, Prepared, Source, stopped_by, take_fingerprints},
     resources::open_reach,
     retry::{Fault, host_fault_wait_ms, next_wait_ms},
@@ -96,11 +97,14 @@ async fn sources_changed(shared: &Arc<Shared>, job: &KnownJob) -> bool {
 }
 
 /// The attempt's record, and what becomes of its job: `again` when what it read is not so any more.
-fn conclude(shared: &Shared, job: KnownJob, report: Report, again: Option<Ending>, begun: Instant) -> FinishedJob {
+fn conclude(shared: &Shared, job: KnownJob, mut report: Report, again: Option<Ending>, begun: Instant) -> FinishedJob {
     let cancelled =
         shared.lock_running().get(&(job.claim.token, job.claim.job)).is_some_and(|running| running.cancelled);
     let attempt_id = AttemptId::new();
     let blameless = again.is_some();
+    // Whatever it ended with, it may be so because of what it read; unless it ends for the host's sake.
+    let is_guests = !blameless && !matches!(report.verdict, Verdict::HostFault(_) | Verdict::Cancelled);
+    let buckets = if is_guests { bucket_effects(&job, std::mem::take(&mut report.buckets)) } else { Vec::new() };
     let ending = again.unwrap_or_else(|| ending(&job, &report, cancelled, attempt_id, shared));
     let charged = match &ending {
         // Its verdict may be a success, of which nothing is kept.
@@ -131,6 +135,7 @@ fn conclude(shared: &Shared, job: KnownJob, report: Report, again: Option<Ending
     };
     let mut finished = job.finished(ending);
     finished.attempt = Some(attempt);
+    finished.buckets = buckets;
     finished
 }
 

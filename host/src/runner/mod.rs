@@ -10,6 +10,7 @@ mod claim;
 mod commit;
 mod execute;
 mod http;
+mod key_value;
 mod prepare;
 mod publish;
 mod release;
@@ -39,7 +40,7 @@ use crate::{
     },
     engine::Engine,
     id::{ClaimToken, JobId, RunId, WorkerId},
-    limit::{CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, INPUTS_HELD_MAX, STOP_COMMIT_WAIT},
+    limit::{BUCKET_READS_MAX, CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, INPUTS_HELD_MAX, STOP_COMMIT_WAIT},
     secret::SecretSources,
     store::{Store, StoreError, commit::FinishedJob},
 };
@@ -135,6 +136,8 @@ struct Shared {
     /// Of the process's runtime: guests' threads have no network.
     connector: Connector,
     databases: Databases,
+    /// Turns of guests that read buckets.
+    bucket_reads: Arc<Semaphore>,
 }
 
 /// What a claimed job holds until it is handed to the committer.
@@ -199,6 +202,7 @@ impl Runner {
             fingerprints: Arc::default(),
             connector: Connector::new(tokio::runtime::Handle::current(), Arc::new(SystemResolver)),
             databases: Databases::new(settings.database_urls.clone(), tokio::runtime::Handle::current()),
+            bucket_reads: Arc::new(Semaphore::new(BUCKET_READS_MAX)),
             settings,
         });
         let guests = tokio::runtime::Builder::new_multi_thread()

@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     Event, Shared, publish,
@@ -78,6 +79,8 @@ pub(super) struct Source {
 pub(super) struct KnownAsset {
     pub(super) id: AssetId,
     pub(super) version: AssetVersionId,
+    /// That it belongs to.
+    pub(super) pipeline: Uuid,
     pub(super) bound: BoundAsset,
     config_digest: Digest,
     grants_digest: Digest,
@@ -91,7 +94,7 @@ impl KnownJob {
     }
 
     pub(super) fn finished(self, ending: Ending) -> FinishedJob {
-        FinishedJob { name: self.name(), claim: self.claim, run: self.run, attempt: None, ending }
+        FinishedJob { name: self.name(), claim: self.claim, run: self.run, attempt: None, ending, buckets: Vec::new() }
     }
 
     /// To everything that was handed over; `bytes_read` is asked by input name and index among its versions.
@@ -276,7 +279,7 @@ fn end(job: ClaimedJob, ending: Ending) -> FinishedJob {
 }
 
 fn finished(claim: Claim, run: RunId, name: String, ending: Ending) -> FinishedJob {
-    FinishedJob { claim, run, name, attempt: None, ending }
+    FinishedJob { claim, run, name, attempt: None, ending, buckets: Vec::new() }
 }
 
 pub(super) fn stopped_by(shared: &Shared, claim: Claim, run: RunId, name: String, obstacle: Obstacle) -> FinishedJob {
@@ -632,9 +635,13 @@ impl AssetCache {
             Obstacle::Host(format!("its definition was written by another version of flowstone: {error}"))
         })?;
         let own = parse_resources(shared.store.list_resources(tenant, pipeline_version).await?)?;
+        let Some(pipeline) = shared.store.find_pipeline_of(tenant, record.asset).await? else {
+            return Err(Obstacle::Final("its pipeline is not in the database".to_owned()));
+        };
         let asset = Arc::new(KnownAsset {
             id: record.asset,
             version,
+            pipeline,
             config_digest: record.config_digest,
             grants_digest: record.grants_digest,
             bound,

@@ -16,6 +16,7 @@ use cap_std::{ambient_authority, fs::Dir};
 use super::{
     Shared,
     http::open_http,
+    key_value::open_bucket,
     prepare::{KnownJob, Obstacle},
 };
 use crate::{
@@ -90,6 +91,11 @@ impl Resources {
     /// Whether it is an operator's.
     pub fn is_registered(&self, name: &str) -> bool {
         self.registered.contains(name)
+    }
+
+    /// One that was granted, as it is.
+    pub fn find_granted(&self, name: &str) -> Option<&Resource> {
+        self.granted.get(name)
     }
 
     fn get(&self, name: &str) -> Result<&Resource, Obstacle> {
@@ -168,7 +174,10 @@ pub(super) async fn open_reach(shared: &Shared, job: &KnownJob) -> Result<Reach,
                 let pool = open_pool(shared, tenant, resources, &grant.resource).await?;
                 reach.databases.push(Database { pool, grant: grant.clone() });
             }
-            (Grant::Secret(_) | Grant::Http(_) | Grant::Sql(_), _) => {
+            (Grant::KeyValue(grant), Resource::KeyValue(resource)) => {
+                reach.buckets.push(open_bucket(shared, job, resource, grant));
+            }
+            (Grant::Secret(_) | Grant::Http(_) | Grant::Sql(_) | Grant::KeyValue(_), _) => {
                 unreachable!("a grant of another kind than its resource exceeds it")
             }
         }

@@ -11,6 +11,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub mod buckets;
 pub mod commit;
 pub mod error;
 pub mod intents;
@@ -36,7 +37,11 @@ use crate::limit::{DATABASE_CONNECT_TIMEOUT, DATABASE_CONNECTIONS_MAX, HISTORY_D
 /// Each statement reaches its rows by an index or by their place. A plan that was made while a table was small would
 /// scan it, and a prepared statement keeps its plan until the table is analyzed: long after it has grown.
 /// Compiling a plan takes longer than running any of these.
-pub const SESSION_SETTINGS: &str = "set enable_seqscan = off; set jit = off";
+///
+/// A transaction whose process stands still, or whose machine is gone, holds the locks of buckets and runs that others
+/// wait for: the server ends it before the process's session expires.
+pub const SESSION_SETTINGS: &str =
+    "set enable_seqscan = off; set jit = off; set idle_in_transaction_session_timeout = '15s'";
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 

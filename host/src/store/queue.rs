@@ -315,7 +315,8 @@ impl Store {
     pub async fn count_dropped_attempts(&self, claim: &Claim) -> Result<i64, StoreError> {
         sqlx::query_scalar!(
             r#"select count(*) as "count!" from attempt
-               where tenant_id = $1 and job_id = $2 and not charged and verdict not in ('lost', 'cancelled')"#,
+               where tenant_id = $1 and job_id = $2 and not charged
+                 and verdict not in ('lost', 'cancelled', 'conflicted')"#,
             claim.tenant,
             claim.job.0,
         )

@@ -101,13 +101,14 @@ pub(crate) struct Grant {
 }
 
 /// The capabilities by the name that authors write, and their variants.
-const CAPABILITIES: [(&str, &str); 6] = [
+const CAPABILITIES: [(&str, &str); 7] = [
     ("files", "Files"),
     ("clock", "Clock"),
     ("random", "Random"),
     ("secret", "Secret"),
     ("http", "Http"),
     ("sql", "Sql"),
+    ("key_value", "KeyValue"),
 ];
 
 impl Parse for Grant {

@@ -6,10 +6,10 @@
 mod sql;
 
 use bindings::exports::flowstone::asset::{configuration, definitions, materializer};
-use bindings::flowstone::asset::{context, files, http, inputs, log, output, secrets, types};
+use bindings::flowstone::asset::{context, files, http, inputs, key_value, log, output, secrets, types};
 
 pub(crate) use self::sql::{Database, Rows};
-use super::{EntryRecord, HostResult, Job, RequestRecord, VersionRecord};
+use super::{EntryRecord, HostResult, Job, RequestRecord, ValueRecord, VersionRecord};
 use crate::definition::{
     AssetDefinition, Capability, DimensionKeys, Mapping, Parameter, ParameterKind, TimeUnit, list_assets,
 };
@@ -152,6 +152,39 @@ impl Directory {
 
     pub(crate) fn remove(&self, path: &str) -> HostResult<()> {
         Ok(self.0.remove(path)?)
+    }
+}
+
+/// A granted bucket.
+pub(crate) struct Bucket(key_value::Bucket);
+
+impl Bucket {
+    pub(crate) fn open(resource_name: &str) -> HostResult<Self> {
+        Ok(Self(key_value::open(resource_name)?))
+    }
+
+    pub(crate) fn get(&self, key: &str) -> HostResult<Option<ValueRecord>> {
+        Ok(self.0.get(key)?.map(|found| ValueRecord { value: found.value, version: found.version }))
+    }
+
+    pub(crate) fn set(&self, key: &str, value: &[u8]) -> HostResult<()> {
+        Ok(self.0.set(key, value)?)
+    }
+
+    pub(crate) fn remove(&self, key: &str) -> HostResult<()> {
+        Ok(self.0.remove(key)?)
+    }
+
+    pub(crate) fn compare_and_set(&self, key: &str, expected: Option<u64>, value: &[u8]) -> HostResult<()> {
+        Ok(self.0.compare_and_set(key, expected, value)?)
+    }
+
+    pub(crate) fn increment(&self, key: &str, delta: i64) -> HostResult<()> {
+        Ok(self.0.increment(key, delta)?)
+    }
+
+    pub(crate) fn keys(&self, prefix: &str, after: Option<&str>, max: u32) -> HostResult<Vec<String>> {
+        Ok(self.0.keys(prefix, after, max)?)
     }
 }
 
@@ -328,6 +361,7 @@ impl From<&crate::definition::Requirement> for definitions::Requirement {
             Capability::Secret => definitions::Capability::Secret,
             Capability::Http => definitions::Capability::Http,
             Capability::Sql => definitions::Capability::Sql,
+            Capability::KeyValue => definitions::Capability::KeyValue,
         };
         Self { resource_name: requirement.resource_name.into(), capability, reason: requirement.reason.into() }
     }

@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 pub(crate) use self::sql::{Database, Rows};
 use super::memory_http::Answers;
+use super::memory_key_value::Entries;
 use super::{CALL_BYTES_MAX, EntryRecord, HostResult, Job, VersionRecord};
 use crate::error::CapabilityError;
 use crate::log::{Level, Line};
@@ -27,6 +28,7 @@ pub(crate) struct Memory {
     pub directories: BTreeMap<String, Files>,
     pub secrets: BTreeMap<String, Vec<u8>>,
     pub origins: BTreeMap<String, Answers>,
+    pub buckets: BTreeMap<String, Entries>,
     /// Origin, line and body.
     pub requests: Vec<(String, String, Vec<u8>)>,
     pub databases: BTreeMap<String, sql::Answered>,

@@ -7,11 +7,13 @@ mod component;
 pub(crate) mod memory;
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod memory_http;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) mod memory_key_value;
 
 #[cfg(target_arch = "wasm32")]
 pub(crate) use component::{
-    Client, Database, Directory, Reader, Response, Rows, current_job, list_versions, reveal_secret, set_media_type,
-    set_metadata, write_log, write_output,
+    Bucket, Client, Database, Directory, Reader, Response, Rows, current_job, list_versions, reveal_secret,
+    set_media_type, set_metadata, write_log, write_output,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use memory::{
@@ -21,6 +23,8 @@ pub(crate) use memory::{
 
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use memory_http::{Client, Response};
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use memory_key_value::Bucket;
 
 use crate::error::CapabilityError;
 use crate::partition::Partition;
@@ -60,6 +64,13 @@ pub(crate) struct VersionRecord {
 pub(crate) struct EntryRecord {
     pub path: String,
     pub size: u64,
+}
+
+/// A value of a granted bucket, and which one it is.
+#[derive(Clone, Debug)]
+pub(crate) struct ValueRecord {
+    pub value: Vec<u8>,
+    pub version: u64,
 }
 
 /// A request to a granted HTTP origin.

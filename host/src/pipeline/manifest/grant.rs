@@ -8,6 +8,7 @@ use super::{
         resource::{Access, DirectoryGrant, Grant, PlainGrant, Resource},
     },
     http::read_http_grant,
+    key_value::read_bucket_grant,
     reader::{Entry, Reader, bytes},
     resource::Declared,
     sql::{read_database_grant, refuse_second_writer},
@@ -55,6 +56,7 @@ fn read_grant<'a>(reader: &mut Reader<'a>, name: &str, entry: &Entry<'a>, resour
         Resource::Secret { .. } => read_secret(reader, name, entry).map(Grant::Secret),
         Resource::Http(http) => read_http_grant(reader, name, entry, http).map(Grant::Http),
         Resource::Sql(database) => read_database_grant(reader, name, entry, database).map(Grant::Sql),
+        Resource::KeyValue(bucket) => read_bucket_grant(reader, name, entry, bucket).map(Grant::KeyValue),
     }
 }
 

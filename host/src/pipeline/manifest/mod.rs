@@ -7,6 +7,7 @@
 mod asset;
 mod grant;
 mod http;
+mod key_value;
 mod reader;
 mod resource;
 mod sql;

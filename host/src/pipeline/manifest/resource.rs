@@ -10,6 +10,7 @@ use super::{
     },
     grant::ACCESS,
     http::read_http,
+    key_value::read_bucket,
     read_path,
     reader::{Entry, Reader, Section},
     sql::read_database,
@@ -23,13 +24,14 @@ pub(super) type Declared = BTreeMap<String, Option<Resource>>;
 /// Reads what a kind's section says beside its kind.
 type ReadKind = for<'a> fn(&mut Reader<'a>, &Entry<'a>) -> Option<Resource>;
 
-const KINDS: [(&str, ReadKind); 6] = [
+const KINDS: [(&str, ReadKind); 7] = [
     ("directory", read_directory),
     ("clock", read_clock),
     ("random", read_random),
     ("secret", read_secret),
     ("http", read_http),
     ("sql", read_database),
+    ("key-value", read_bucket),
 ];
 
 pub(super) fn read_resources<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Declared {

@@ -3,7 +3,8 @@
 //! One transaction writes a batch of finished jobs: leases go (fenced by the claim's token), and with them come
 //! attempts, blobs, materializations, lineage, staged files, ends, retries, audit and outbox; jobs that waited for
 //! these are released or skipped, and the runs' counters move. What waits for a very wide job is left to later
-//! transactions (`release.rs`), and a row that this one writes says so. A job whose lease is gone writes nothing at all.
+//! transactions (`release.rs`), and a row that this one writes says so. A job whose lease is gone writes nothing at all,
+//! and one that read in a bucket what is not so any more (`buckets.rs`) writes no more than that it runs again.
 
 mod ends;
 mod facts;
@@ -13,11 +14,11 @@ mod values;
 
 pub(super) use ends::{End, end_jobs};
 pub use values::{
-    AttemptRecord, Committed, Counts, EndedJob, Ending, ExternalRead, FinishedJob, NewEdge, NewMaterialization,
-    NewStagedFile, job_name,
+    AttemptRecord, Committed, Counts, DeferredJob, EndedJob, Ending, ExternalRead, FinishedJob, NewEdge,
+    NewMaterialization, NewStagedFile, job_name,
 };
 
-use super::{Store, StoreError, column, error::Doing as _, intents::delete_intents};
+use super::{Store, StoreError, buckets::settle_buckets, column, error::Doing as _, intents::delete_intents};
 use crate::id::JobId;
 use facts::{
     Made, insert_attempts, insert_blobs, insert_edges, insert_external_reads, insert_materializations,
@@ -32,6 +33,8 @@ impl Store {
         let held = delete_leases(&mut transaction, batch).await?;
         let (mine, fenced): (Vec<&FinishedJob>, Vec<&FinishedJob>) =
             batch.iter().partition(|item| held.contains_key(&item.claim.job.0));
+        let settled = settle_buckets(&mut transaction, mine).await?;
+        let mine: Vec<&FinishedJob> = settled.iter().map(|item| &**item).collect();
 
         insert_attempts(&mut transaction, &mine).await?;
         let made: Vec<Made<'_>> = mine
@@ -52,6 +55,7 @@ impl Store {
         let mut committed = end_jobs(&mut transaction, ends).await?;
         committed.released += released;
         transaction.commit().await.doing("committing")?;
+        committed.deferred = mine.iter().filter_map(|item| DeferredJob::of(item)).collect();
         committed.fenced = fenced.iter().map(|item| item.claim.job).collect();
         committed.to_publish =
             made.iter().filter(|(_, new)| !new.staged_files.is_empty()).map(|(_, new)| new.id).collect();

@@ -3,7 +3,7 @@
 use crate::{
     blob::Digest,
     id::{AssetId, AssetVersionId, AttemptId, JobId, MaterializationId, RunId, WorkerId},
-    store::queue::Claim,
+    store::{buckets::BucketEffects, queue::Claim},
 };
 
 /// One job of a batch: what happened to it, and what becomes of it.
@@ -19,6 +19,8 @@ pub struct FinishedJob {
     pub attempt: Option<AttemptRecord>,
     /// What becomes of the job.
     pub ending: Ending,
+    /// What its attempt read in buckets, which must still be so, and what it wants written there.
+    pub buckets: Vec<BucketEffects>,
 }
 
 impl FinishedJob {
@@ -29,7 +31,7 @@ impl FinishedJob {
             _ => 0,
         };
         let log = self.attempt.as_ref().map_or(0, |attempt| attempt.log_bytes);
-        RECORD_BYTES + output + log
+        RECORD_BYTES + output + log + self.buckets.iter().map(BucketEffects::record_bytes).sum::<usize>()
     }
 }
 
@@ -228,11 +230,34 @@ pub struct EndedJob {
     pub materialization: Option<MaterializationId>,
 }
 
+/// A job that will be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeferredJob {
+    /// Which.
+    pub job: JobId,
+    /// Of which run.
+    pub run: RunId,
+    /// Why.
+    pub cause: String,
+    /// From now.
+    pub wait_ms: u64,
+}
+
+impl DeferredJob {
+    /// If it will be.
+    pub fn of(item: &FinishedJob) -> Option<Self> {
+        let Ending::Deferred { wait_ms, cause, .. } = &item.ending else { return None };
+        Some(Self { job: item.claim.job, run: item.run, cause: cause.clone(), wait_ms: *wait_ms })
+    }
+}
+
 /// What a commit did.
 #[derive(Clone, Debug, Default)]
 pub struct Committed {
     /// Jobs that ended, those that could not run any more among them.
     pub ended: Vec<EndedJob>,
+    /// Jobs that will be tried again.
+    pub deferred: Vec<DeferredJob>,
     /// Jobs that became ready.
     pub released: usize,
     /// Jobs whose dependents are still to be released: [`Store::release_next_dependents`].

@@ -107,6 +107,22 @@ fn unique(ctx: &Context) -> Result<String> {
     Ok(next)
 }
 
+/// Counts its own runs in a bucket, and leaves something there.
+#[asset(requires(tally = key_value("counts its own runs")))]
+fn tallies(ctx: &Context) -> Result<()> {
+    let tally = ctx.bucket("tally")?;
+    tally.increment("made", 1)?;
+    tally.set("temporary", "here")
+}
+
+/// Takes away what the other one left, and says how often that one ran.
+#[asset(inputs(tallies = "tallies"), requires(tally = key_value("takes away what was left")))]
+fn after_tallies(ctx: &Context) -> Result<Json<i64>> {
+    let tally = ctx.bucket("tally")?;
+    tally.remove("temporary")?;
+    Ok(Json(tally.count("made")?))
+}
+
 /// Writes the key of its partition into a file that all partitions share, and into one of its own beside it.
 #[asset(
     partitions(key = static_keys("a", "b", "c", "d")),
