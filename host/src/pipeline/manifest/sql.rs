@@ -170,7 +170,7 @@ pub(super) fn read_database_grant<'a>(
     })
 }
 
-/// What an asset writes with two such grants could be half applied.
+/// What an asset does with two such grants could be half applied.
 pub(super) fn refuse_second_writer(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
@@ -180,19 +180,22 @@ pub(super) fn refuse_second_writer(
     let Some(grant) = grant else { return };
     for other in others {
         if let Some(why) = why_not_both(grant, other).or_else(|| why_not_both(other, grant)) {
-            let message = format!("the asset may write to `{}` already, and {why}", other.resource());
+            let message = format!("`{}` is granted to the asset too, and {why}", other.resource());
             reader.refuse(entry, message, "grant one of the two to another asset");
             return;
         }
     }
 }
 
-/// Why what two grants write cannot be committed together, in either order of the two. An operator's database commits
+/// Why what two grants do cannot be committed together, in either order of the two. An operator's database commits
 /// before FlowStone's own, so it goes with nothing that either commit may still refuse.
 fn why_not_both(one: &Grant, other: &Grant) -> Option<&'static str> {
     let Grant::Sql(SqlGrant { access: Access::ReadWrite, .. }) = one else { return None };
     match other {
         Grant::Sql(SqlGrant { access: Access::ReadWrite, .. }) => Some("two databases have no common commit"),
+        Grant::KeyValue(_) => {
+            Some("what it reads and adds to in a bucket may be refused after the database has committed")
+        }
         _ => None,
     }
 }
@@ -368,8 +371,17 @@ grants.shop = { access = "read-write", statements = 7, rows = 8_000_000_000, byt
         };
         refused(
             &grants("access = \"read-write\""),
-            "the asset may write to `a` already, and two databases have no common",
+            "`a` is granted to the asset too, and two databases have no common",
         );
+        let bucket = |access: &str| {
+            format!(
+                "{}[resources.seen]\nkind = \"key-value\"\n[assets.raw]\ngrants = {{ a = {{ access = \"{access}\" }}, \
+                 seen = {{ keys = [\"**\"] }} }}\n",
+                shops.concat()
+            )
+        };
+        refused(&bucket("read-write"), "`a` is granted to the asset too, and what it reads and adds to in a bucket");
+        assert_eq!(manifest(&bucket("read")).assets["raw"].grants.len(), 2);
         assert_eq!(manifest(&grants("")).assets["raw"].grants.len(), 2);
     }
 }
