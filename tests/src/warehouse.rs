@@ -220,7 +220,7 @@ async fn start(runtime: Handle) -> Server {
     let log = fs::File::create(folder.join("log")).expect("the folder is ours");
     let setting = |name: &str, value: String| format!("--{name}={value}");
     let path = |file: &str| folder.join(file).display().to_string();
-    account
+    let mut postgres = account
         .run(&program("postgres"))
         .args([
             "-D".into(),
@@ -243,7 +243,8 @@ async fn start(runtime: Handle) -> Server {
     let server = Server { folder, port, authority, runtime };
     let started = std::time::Instant::now();
     while PgConnection::connect_with(&server.options()).await.is_err() {
-        assert!(started.elapsed() < DEADLINE, "the server starts: see {}/log", server.folder.display());
+        let runs = matches!(postgres.try_wait(), Ok(None)) && started.elapsed() < DEADLINE;
+        assert!(runs, "the server starts: see {}/log", server.folder.display());
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     server

@@ -306,7 +306,7 @@ async fn a_guest_that_asks_leaves_or_sends_too_much_costs_its_own_attempt_only()
 async fn an_asset_without_any_database_ends_at_its_first_word_to_one() {
     let shop = Shop::new().await;
     let cause = shop.cause("ask_ungranted");
-    assert_eq!(cause, "it called an interface of which it was granted nothing");
+    assert!(cause.starts_with("it called an interface of which it was granted nothing"), "{cause}");
     assert_eq!(shop.attempts().await, ["denied"]);
     let logs = shop.flowstone.run(["logs", "latest", "--json"]).expect_status(0).stdout;
     assert!(logs.contains(r#"[assets.ask_ungranted] grants = { shop = { access = \"read\" } }"#), "{logs}");
