@@ -13,6 +13,7 @@ wasmtime::component::bindgen!({
     imports: {
         "flowstone:asset/http.[method]client.send": async | trappable,
         "flowstone:asset/http.[method]response.read": async | trappable,
+        "flowstone:asset/sql": async | trappable,
         default: trappable,
     },
     exports: { default: async },

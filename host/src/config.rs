@@ -15,6 +15,7 @@
 //! | `FLOWSTONE_SEAL_KEY` | none: it is a secret | the key of sealed secrets, 64 hexadecimal digits | the file `seal.key` in the state directory |
 //! | `FLOWSTONE_SECRET_*` | none: they are secrets | what resources of the kind `secret` may name | the resource cannot be used |
 //! | `FLOWSTONE_GRACE` | `--grace` | how long guests may go on after a request to stop | `10s` |
+//! | `FLOWSTONE_SQL_...` | none, for the same reason | the URL of a database that a manifest names by this variable | such a database cannot be used |
 //! | `NO_COLOR` | none | not empty: no colours | colours on a terminal |
 
 use std::{
@@ -32,8 +33,12 @@ use sqlx::postgres::PgConnectOptions;
 use zeroize::Zeroizing;
 
 use crate::{
+    capability::sql::DatabaseUrls,
     limit::{CONCURRENCY_MAX, STOP_GRACE, STOP_GRACE_MAX},
-    pipeline::quantity::{duration_text, parse_duration_ms},
+    pipeline::{
+        quantity::{duration_text, parse_duration_ms},
+        sql::URL_VARIABLE_PREFIX,
+    },
     secret::{SECRET_VARIABLE_PREFIX, SealError, SealKey, SecretSources, SecretValue},
 };
 
@@ -196,6 +201,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Where rows go.
     pub database: Database,
+    /// Where the databases are that manifests name by variables.
+    pub database_urls: DatabaseUrls,
     /// Absolute. Where bytes go.
     pub blobs: PathBuf,
     /// Whether a manifest may declare resources.
@@ -280,6 +287,7 @@ impl Settings {
             secrets: secrets(environment, &state_dir)?,
             state_dir,
             database,
+            database_urls: database_urls(environment),
             blobs,
             log,
             colors: find(environment, "NO_COLOR").is_none(),
@@ -317,6 +325,13 @@ fn database(url: Option<&OsStr>) -> Result<Database, SettingError> {
     Ok(Database::Server(options.application_name("flowstone")))
 }
 
+/// URLs that only their resource says what to do with; one that is no text is none.
+fn database_urls(environment: &[(OsString, OsString)]) -> DatabaseUrls {
+    let named = |(name, value): &(OsString, OsString)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()));
+    let urls = environment.iter().filter_map(named);
+    urls.filter(|(name, value)| name.starts_with(URL_VARIABLE_PREFIX) && !value.is_empty()).collect()
+}
+
 /// Object stores are written like URLs; a directory of such a name would be a surprise.
 fn blob_directory(path: &Path) -> Result<PathBuf, SettingError> {
     let value = path.to_string_lossy();
@@ -350,6 +365,7 @@ fn unknown_variables(environment: &[(OsString, OsString)]) -> Vec<String> {
         .iter()
         .map(|(name, _)| name.to_string_lossy())
         .filter(|name| name.starts_with("FLOWSTONE_") && !name.starts_with(SECRET_VARIABLE_PREFIX))
+        .filter(|name| !name.starts_with(URL_VARIABLE_PREFIX))
         .filter(|name| !VARIABLES.contains(&name.as_ref()) && !SECRET_VARIABLES.contains(&name.as_ref()));
     let mut warnings: Vec<String> = unknown
         .map(|name| {
@@ -440,6 +456,16 @@ mod tests {
             let error = resolve(&[], &[("DATABASE_URL", url)]).unwrap_err();
             assert!(error.to_string().contains("DATABASE_URL"), "{error}");
         }
+    }
+
+    #[test]
+    fn urls_of_databases_are_kept_by_their_variable_and_never_shown() {
+        let environment = [("FLOWSTONE_SQL_SHOP", "postgres://me:hunter2@db/shop"), ("FLOWSTONE_SQL_NONE", "")];
+        let settings = resolve(&[], &environment).unwrap();
+        let url = ("FLOWSTONE_SQL_SHOP".to_owned(), "postgres://me:hunter2@db/shop".to_owned());
+        assert_eq!(settings.database_urls, [url].into_iter().collect());
+        assert_eq!(format!("{:?}", settings.database_urls), r#"{"FLOWSTONE_SQL_SHOP"}"#);
+        assert!(settings.warnings.is_empty() && !format!("{settings:?}").contains("hunter2"));
     }
 
     #[test]

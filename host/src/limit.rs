@@ -341,6 +341,67 @@ pub const WASI_HTTP_FIELDS_BYTES_MAX: usize = 16 << 10;
 /// Bytes of one write to an outgoing body of `wasi:http`: as many wait in each body that a guest has begun.
 pub const WASI_HTTP_WRITE_BYTES_MAX: usize = 16 << 10;
 
+// ---- sql ----
+
+/// Statements of one attempt when the grant is silent.
+pub const SQL_STATEMENTS_DEFAULT: u64 = 1_000;
+/// Statements that a grant may allow: each is at least one round trip, and hours of them.
+pub const SQL_STATEMENTS_MAX: u64 = 10_000_000;
+/// Rows that one attempt reads when the grant is silent.
+pub const SQL_ROWS_DEFAULT: u64 = 1_000_000;
+/// Rows that a grant may allow.
+pub const SQL_ROWS_MAX: u64 = 10_000_000_000;
+/// Bytes of values that one attempt moves when the grant is silent.
+pub const SQL_BYTES_DEFAULT: u64 = 256 * MIB;
+/// Bytes that a grant may allow: as much as an output may have.
+pub const SQL_BYTES_MAX: u64 = OUTPUT_BYTES_MAX;
+/// How long one statement takes when the resource is silent.
+pub const SQL_STATEMENT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Shorter ones would end what nobody would call slow.
+pub const SQL_STATEMENT_TIMEOUT_MIN: Duration = Duration::from_millis(10);
+/// As long as an attempt.
+pub const SQL_STATEMENT_TIMEOUT_MAX: Duration = TIMEOUT_MAX;
+/// How long the server waits for a lock that somebody else holds.
+pub const SQL_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections of one process to one database, when the resource is silent.
+pub const SQL_CONNECTIONS_DEFAULT: u32 = 8;
+/// Connections that a resource may allow: a server has a hundred by default.
+pub const SQL_CONNECTIONS_MAX: u32 = 100;
+/// How long an attempt waits for one of them, and a new one for its server, before the database counts as unavailable.
+pub const SQL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Databases to which one process keeps connections: past that, those of the others are closed.
+pub const SQL_POOLS_MAX: usize = 256;
+/// How long a connection is kept that nobody uses.
+pub const SQL_IDLE_MAX: Duration = Duration::from_secs(60);
+/// How long a connection may take to become as new; a slower one is closed.
+pub const SQL_RESET_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request to cancel a statement may take: the connection is closed as well.
+pub const SQL_CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a commit may take; what became of a slower one is looked up later.
+pub const SQL_COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Schemas of a search path: each is looked into for each name.
+pub const SQL_SCHEMAS_MAX: usize = 16;
+/// Bytes of one statement: what is longer holds data, which belongs into parameters.
+pub const SQL_STATEMENT_BYTES_MAX: usize = 64 << 10;
+/// Parameters of one statement: the protocol counts them in 16 bits.
+pub const SQL_PARAMETERS_MAX: usize = 65_535;
+/// Bytes of one message of the server, which is one row: it is held in memory whole.
+pub const SQL_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Bytes that the host holds of rows that were fetched and not yet taken, over all answers of one attempt.
+pub const SQL_BUFFER_BYTES_MAX: usize = 16 << 20;
+/// Rows that are fetched at a time.
+pub const SQL_FETCH_ROWS_MAX: u32 = 256;
+/// Rows that one call returns.
+pub const SQL_ROWS_PER_CALL_MAX: usize = 1_000;
+/// Answers that an attempt has open at once: each is a portal, with its memory in the server.
+pub const SQL_ROWS_OPEN_MAX: usize = 64;
+/// Messages beside rows (notices, above all) that one exchange with the server may bring.
+pub const SQL_NOTICES_MAX: usize = 1_000;
+/// Bytes kept of what the server says about an error.
+pub const SQL_ERROR_BYTES_MAX: usize = 1 << 10;
+/// Bytes of a statement that a record of its use shows, after its digest.
+pub const SQL_TARGET_BYTES: usize = 120;
+
 // ---- engine ----
 
 /// Bytes of an uploaded component: a Python asset is 18 MB, of which 12 are its memory.

@@ -12,9 +12,11 @@ pub mod pipeline;
 mod program;
 pub mod proxy;
 mod state;
+pub mod warehouse;
 pub mod web;
 
 pub use database::Database;
 pub use mount::Mount;
 pub use program::{Flowstone, Output, Running, signal};
 pub use state::StateFolder;
+pub use warehouse::Warehouse;

@@ -63,6 +63,17 @@ impl Flowstone {
         Self { database: Some(Database::new_blocking()), ..Self::embedded() }.connected()
     }
 
+    /// With a migrated database that it owns from now on.
+    pub fn owning(database: Database) -> Self {
+        Self { database: Some(database), ..Self::embedded() }.connected()
+    }
+
+    /// From now on with another database, which it owns, and the same state directory.
+    pub fn own(&mut self, database: Database) {
+        self.database_url = Some(database.url());
+        self.database = Some(database);
+    }
+
     /// With a database of its own in which nothing is, not even the migrations.
     pub fn unmigrated() -> Self {
         Self { database: Some(Database::empty_blocking()), ..Self::embedded() }.connected()
@@ -117,7 +128,17 @@ impl Flowstone {
 
     /// Starts a command.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
+        self.start_with(arguments, [])
+    }
+
+    /// Starts a command with these variables.
+    pub fn start_with<'v, S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        variables: impl IntoIterator<Item = (&'v str, &'v str)>,
+    ) -> Running {
         let mut command = self.command(arguments);
+        command.envs(variables);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program can be run");
         let stdout = Lines::of(child.stdout.take().expect("it is a pipe"));
         let stderr = Lines::of(child.stderr.take().expect("it is a pipe"));

@@ -14,6 +14,8 @@ use std::{
     thread,
 };
 
+use sqlx::postgres::PgConnectOptions;
+
 use crate::Database;
 
 /// Where a commit is cut off.
@@ -48,12 +50,16 @@ struct Wire {
 impl Proxy {
     /// In front of the server of a test's database.
     pub fn new(database: &Database) -> Self {
-        let options = database.options();
+        Self::to(&database.options())
+    }
+
+    /// In front of the server that these options name, which listens on a socket.
+    pub fn to(options: &PgConnectOptions) -> Self {
         let port = options.get_port();
         let folder = tempfile::Builder::new().prefix("flowstone-proxy-").tempdir().expect("/tmp is writable");
         let socket = |folder: &std::path::Path| folder.join(format!(".s.PGSQL.{port}"));
         let listener = UnixListener::bind(socket(folder.path())).expect("the folder is new");
-        let server = socket(options.get_socket().expect("the embedded server has a socket"));
+        let server = socket(options.get_socket().expect("the server has a socket"));
         let wire = Arc::new(Wire {
             server,
             cut: Mutex::default(),
@@ -73,6 +79,11 @@ impl Proxy {
         });
         let name = options.get_database().expect("a test's database has a name").to_owned();
         Self { folder, name, wire }
+    }
+
+    /// The folder of its socket.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// For a `flowstone` command.
@@ -131,6 +142,8 @@ impl Wire {
         // The first message has no type.
         let mut typed = false;
         let mut claims = HashSet::new();
+        // A prepared commit has gone by, and the message that runs it has not.
+        let mut prepared = false;
         while let Ok(message) = read_message(&mut client, typed) {
             typed = true;
             match message[0] {
@@ -142,8 +155,10 @@ impl Wire {
             }
             match self.cut_of(&message) {
                 Some(Cut::BeforeCommit) => break,
+                Some(Cut::BeforeAnswer) if message.starts_with(b"P") => prepared = true,
                 // Everything before is answered: a commit is sent when the client has seen that it may.
                 Some(Cut::BeforeAnswer) => answers_lost.store(true, Ordering::SeqCst),
+                None if prepared && message.starts_with(b"S") => answers_lost.store(true, Ordering::SeqCst),
                 None => {}
             }
             server.write_all(&message)?;
@@ -183,7 +198,11 @@ impl Wire {
     }
 
     fn cut_of(&self, message: &[u8]) -> Option<Cut> {
-        if !(message.starts_with(b"Q") && message.get(5..).is_some_and(|text| text.starts_with(b"COMMIT"))) {
+        let simple = message.starts_with(b"Q") && message.get(5..).is_some_and(|text| text.starts_with(b"COMMIT"));
+        // Of an unnamed statement: messages that bind and run it follow, up to a sync.
+        let prepared =
+            message.starts_with(b"P") && message.get(5..).is_some_and(|text| text.starts_with(b"\0commit\0"));
+        if !(simple || prepared) {
             return None;
         }
         let (cut, nth) = (*self.cut.lock().expect("no holder panics"))?;

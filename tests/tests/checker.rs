@@ -32,17 +32,27 @@ async fn violations_in(snapshot: &mut PgConnection, blobs: &Path) -> Vec<String>
             .unwrap_or_else(|error| panic!("the rule `{rule}` cannot be asked: {error}"));
         found.extend(violations.into_iter().map(|what| format!("{rule}: {what}")));
     }
-    let stored = sqlx::query("select tenant_id, digest, size_bytes from blob where bytes is null")
-        .fetch_all(&mut *snapshot)
-        .await
-        .unwrap();
-    for row in stored {
-        let (tenant, digest, size): (String, Vec<u8>, i64) = (row.get(0), row.get(1), row.get(2));
-        let digest = Digest(digest.try_into().unwrap());
-        found.extend(wrong_file(blobs, &tenant, digest, size).map(|what| format!("a stored blob is its file: {what}")));
+    for (rule, question) in FILES {
+        for row in sqlx::query(question).fetch_all(&mut *snapshot).await.unwrap() {
+            let (tenant, digest, size): (String, Vec<u8>, i64) = (row.get(0), row.get(1), row.get(2));
+            let digest = Digest(digest.try_into().unwrap());
+            found.extend(wrong_file(blobs, &tenant, digest, size).map(|what| format!("{rule}: {what}")));
+        }
     }
     found
 }
+
+/// Whose bytes must be in the blob store.
+const FILES: [(&str, &str); 2] = [
+    ("a stored blob is its file", "select tenant_id, digest, size_bytes from blob where bytes is null"),
+    // The next job may end with it without running anything.
+    (
+        "what an intent made is stored",
+        "select tenant_id, decode(made->'materialization'->>'digest', 'hex'),
+                (made->'materialization'->>'size_bytes')::bigint
+         from sql_intent where made->'materialization'->'inline' = 'null'",
+    ),
+];
 
 fn wrong_file(blobs: &Path, tenant: &str, digest: Digest, size: i64) -> Option<String> {
     let name = digest.to_string();
@@ -264,6 +274,20 @@ const RULES: &[(&str, &str)] = &[
          where m.materialization_id is null or m.reused_from is not null or (s.digest is not null and b.digest is null)",
     ),
     (
+        "an intent goes with the commit that follows it",
+        "select format('of attempt %s', i.attempt_id) from sql_intent i
+         join materialization m using (tenant_id, attempt_id)",
+    ),
+    (
+        "an intent is of its attempt, which succeeded",
+        "select format('of attempt %s', attempt_id) from sql_intent
+         where (made->'materialization'->>'attempt', made->'attempt'->>'id', made->'materialization'->>'asset',
+                made->'materialization'->>'partition_key', made->'materialization'->>'recipe', made->'attempt'->>'verdict',
+                made->'materialization'->>'applied')
+             is distinct from (attempt_id::text, attempt_id::text, asset_id::text, partition_key, encode(recipe, 'hex'),
+                'succeeded', 'true')",
+    ),
+    (
         "each end is told once, in audit and outbox",
         "select format('job %s ended %s, and is told as %s', coalesce(e.job_id::text, t.job), e.state, t.told)
          from job_end e
@@ -303,7 +327,7 @@ async fn the_checker_finds_what_is_wrong() {
         undone.rollback().await.unwrap();
     }
     let known: Vec<&str> = BREAKAGES.iter().map(|(_, rule)| *rule).collect();
-    for (rule, _) in RULES {
+    for (rule, _) in RULES.iter().chain(&FILES[1..]) {
         assert!(known.contains(rule), "no breakage proves the rule `{rule}`");
     }
 
@@ -427,6 +451,24 @@ const BREAKAGES: &[(&str, &str)] = &[
     (
         "insert into staged_file select tenant_id, gen_random_uuid(), 'counter', 'count', digest from blob limit 1",
         "a staged file belongs to a materialization that an attempt made",
+    ),
+    (
+        "insert into sql_intent (tenant_id, attempt_id, asset_id, partition_key, recipe, made)
+         select tenant_id, attempt_id, asset_id, partition_key, recipe, '{}' from materialization
+         where reused_from is null",
+        "an intent goes with the commit that follows it",
+    ),
+    (
+        "insert into sql_intent (tenant_id, attempt_id, asset_id, partition_key, recipe, made)
+         select tenant_id, gen_random_uuid(), asset_id, partition_key, recipe, '{}' from materialization",
+        "an intent is of its attempt, which succeeded",
+    ),
+    (
+        "insert into sql_intent (tenant_id, attempt_id, asset_id, partition_key, recipe, made)
+         select tenant_id, gen_random_uuid(), asset_id, partition_key, recipe, jsonb_build_object('materialization',
+             jsonb_build_object('digest', encode(recipe, 'hex'), 'size_bytes', 7, 'inline', null))
+         from materialization",
+        "what an intent made is stored",
     ),
     ("update audit set action = 'job.failed' where action = 'job.succeeded'", "each end is told once, in audit and outbox"),
     ("delete from outbox where topic = 'job.succeeded'", "each end is told once, in audit and outbox"),

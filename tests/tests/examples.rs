@@ -14,8 +14,13 @@ use flowstone_tests::{
 use serde_json::{Value, json};
 
 /// The folders of `examples/`, each with the tests that run it.
-const TESTED: [(&str, &str); 4] =
-    [("hello", "examples.rs"), ("hostile", "hostile.rs"), ("weather", "examples.rs"), ("http", "http.rs")];
+const TESTED: [(&str, &str); 5] = [
+    ("hello", "examples.rs"),
+    ("hostile", "hostile.rs"),
+    ("weather", "examples.rs"),
+    ("http", "http.rs"),
+    ("sql", "sql/apply.rs"),
+];
 
 #[test]
 fn every_example_is_run_by_a_test() {

@@ -15,6 +15,7 @@ mod hostile;
 mod http;
 mod release;
 mod scenarios;
+mod sql;
 mod store;
 mod structure;
 mod support;

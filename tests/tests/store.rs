@@ -114,6 +114,7 @@ impl Bench {
             edges,
             external_reads: vec![],
             staged_files: vec![],
+            applied: false,
         }))
     }
 

@@ -174,6 +174,19 @@ fn each_module_knows_only_its_own_crates() {
     }
 }
 
+/// A client of our own speaks to operators' databases; FlowStone's own is reached through sqlx alone, and by the store.
+#[test]
+fn the_messages_of_postgres_are_known_in_one_place() {
+    let knows = |source: &&Source| says(&source.code(), "postgres_protocol::");
+    let all = sources("host/src", ".rs");
+    let knowing: BTreeSet<&str> = all.iter().filter(knows).map(|source| &*source.path).collect();
+    let expected = ["host/src/capability/sql/transaction.rs", "host/src/capability/sql/wire.rs"];
+    assert_eq!(knowing, expected.into());
+    for source in all.iter().filter(|source| expected.contains(&&*source.path)) {
+        assert!(!says(&source.code(), "frontend::query("), "{} sends what is not prepared", source.path);
+    }
+}
+
 #[test]
 fn statements_are_in_the_store_only() {
     for source in sources("host/src", ".rs") {

@@ -15,6 +15,7 @@ use crate::input::Input;
 use crate::output::OutputStream;
 use crate::partition::Partition;
 use crate::secrets::Secret;
+use crate::sql::Database;
 
 /// What an asset is given. An asset that needs nothing of it need not take it.
 ///
@@ -144,6 +145,11 @@ impl Context {
     /// `requires(api = http("reads the day's rates"))`.
     pub fn http(&self, resource_name: &str) -> Result<Http> {
         Http::open(resource_name)
+    }
+
+    /// A database that an operator granted under this name. Declare it with `requires(shop = sql("reads orders"))`.
+    pub fn database(&self, resource_name: &str) -> Result<Database> {
+        Database::open(resource_name)
     }
 
     /// The output, as a stream. A value that the asset returns comes after what was written here.

@@ -142,4 +142,6 @@ pub enum Capability {
     Random,
     /// An HTTP origin: see [`crate::http`].
     Http,
+    /// A database: see [`crate::sql`].
+    Sql,
 }

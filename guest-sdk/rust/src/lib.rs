@@ -35,6 +35,7 @@
 //! | read and write granted directories | [`files`] |
 //! | read granted secrets | [`secrets`] |
 //! | ask granted HTTP origins | [`http`] |
+//! | ask granted databases | [`sql`] |
 //! | say something | [`log`] |
 //! | test natively | [`testing`] |
 //!
@@ -53,6 +54,7 @@ pub mod log;
 mod output;
 mod partition;
 pub mod secrets;
+pub mod sql;
 mod stream;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
@@ -72,6 +74,7 @@ pub use partition::Partition;
 pub mod prelude {
     pub use crate::files::Directory;
     pub use crate::http::Http;
+    pub use crate::sql::Database;
     pub use crate::{CapabilityError, Context, Csv, Error, Input, Json, Output, Partition, Result, asset, log, skip};
 }
 

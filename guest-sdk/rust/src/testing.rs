@@ -35,11 +35,15 @@ use serde::de::DeserializeOwned;
 
 use crate::definition::{AssetDefinition, Capability, list_assets};
 use crate::dispatch;
-use crate::host::memory::{self, Files, Memory, StoredVersion};
+use crate::host::memory::{
+    self, Files, Memory, StoredVersion,
+    sql::{Answered, one_line},
+};
 use crate::host::memory_http::Answers;
 use crate::host::{self, VersionRecord};
 use crate::log::Line;
 use crate::partition::Partition;
+use crate::sql::Value;
 
 pub use crate::error::Outcome;
 
@@ -71,6 +75,7 @@ pub struct Job {
     directories: BTreeMap<String, Files>,
     secrets: BTreeMap<String, Vec<u8>>,
     origins: BTreeMap<String, Answers>,
+    databases: BTreeMap<String, Answered>,
 }
 
 impl Job {
@@ -98,6 +103,7 @@ impl Job {
             directories: BTreeMap::new(),
             secrets: BTreeMap::new(),
             origins: BTreeMap::new(),
+            databases: BTreeMap::new(),
         }
     }
 
@@ -174,6 +180,13 @@ impl Job {
         self
     }
 
+    /// A granted database that gives these answers.
+    pub fn database(mut self, resource_name: &str, tables: Tables) -> Self {
+        self.check_is_required(resource_name);
+        self.databases.insert(resource_name.into(), tables.0);
+        self
+    }
+
     fn check_is_required(&self, resource_name: &str) {
         let required = self.asset.requirements;
         assert!(
@@ -198,6 +211,7 @@ impl Job {
             log: memory.log,
             directories: memory.directories.into_iter().map(published).collect(),
             requests: memory.requests,
+            asked: memory.databases.into_iter().map(|(name, database)| (name, database.asked)).collect(),
         }
     }
 
@@ -212,6 +226,7 @@ impl Job {
                 Capability::Files => self.directories.contains_key(name),
                 Capability::Secret => self.secrets.contains_key(name),
                 Capability::Http => self.origins.contains_key(name),
+                Capability::Sql => self.databases.contains_key(name),
                 // A native build has the machine's own.
                 Capability::Clock | Capability::Random => true,
             };
@@ -243,6 +258,7 @@ impl Job {
             secrets: self.secrets,
             origins: self.origins,
             requests: Vec::new(),
+            databases: self.databases,
             output: Vec::new(),
             media_type: self.asset.media_type.into(),
             metadata: Vec::new(),
@@ -332,6 +348,37 @@ impl<B: AsRef<[u8]>> From<B> for Version {
     }
 }
 
+/// What a database answers, for [`Job::database`]: to statements that are these word for word, whatever their parameters.
+#[derive(Clone, Debug, Default)]
+pub struct Tables(Answered);
+
+impl Tables {
+    /// None yet: every statement is invalid.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A query, and its columns and rows.
+    pub fn rows<C: Into<String>, R: IntoIterator<Item = Value>>(
+        mut self,
+        statement: &str,
+        columns: impl IntoIterator<Item = C>,
+        rows: impl IntoIterator<Item = R>,
+    ) -> Self {
+        let columns: Vec<String> = columns.into_iter().map(Into::into).collect();
+        let rows: Vec<Vec<Value>> = rows.into_iter().map(|row| row.into_iter().collect()).collect();
+        assert!(rows.iter().all(|row| row.len() == columns.len()), "a row of `{statement}` has other columns");
+        self.0.rows.insert(one_line(statement), (columns, rows));
+        self
+    }
+
+    /// A statement without rows, and how many it changes.
+    pub fn changes(mut self, statement: &str, changed: u64) -> Self {
+        self.0.changes.insert(one_line(statement), changed);
+        self
+    }
+}
+
 /// What an HTTP origin answers, for [`Job::http`]. Bytes or text alone are an answer with the status 200.
 ///
 /// ```
@@ -382,6 +429,8 @@ pub struct Finished {
     pub directories: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// What was asked of HTTP origins: the origin, the request as [`Job::http`] writes it, its body.
     pub requests: Vec<(String, String, Vec<u8>)>,
+    /// The statements that each database was asked, in one line each, with their parameters.
+    pub asked: BTreeMap<String, Vec<(String, Vec<Value>)>>,
 }
 
 impl Finished {

@@ -16,6 +16,7 @@ use crate::{
         http::HttpResource,
         manifest::parse_resources,
         resource::{Resource, SecretSource},
+        sql::SqlResource,
     },
     store::{StoreError, pipelines::ResourceRecord},
 };
@@ -118,6 +119,11 @@ pub(super) fn settled(name: &str, resource: &Resource, folder: &Path) -> Result<
             let fix = "name a PEM file of certificates, relative to the manifest";
             let pem = read_authority(&folder.join(path)).map_err(|message| mistake("ca", message, fix))?;
             Ok(Resource::Http(HttpResource { ca: Some(pem), ..http.clone() }))
+        }
+        Resource::Sql(database @ SqlResource { ca: Some(path), .. }) => {
+            let fix = "name a PEM file of certificates, relative to the manifest";
+            let pem = read_authority(&folder.join(path)).map_err(|message| mistake("ca", message, fix))?;
+            Ok(Resource::Sql(SqlResource { ca: Some(pem), ..database.clone() }))
         }
         other => Ok(other.clone()),
     }

@@ -17,6 +17,7 @@ pub mod outside;
 pub mod process;
 pub mod random;
 pub mod secrets;
+pub mod sql;
 pub mod text;
 
 mod denial;

@@ -1,6 +1,6 @@
 //! What an attempt can reach: everything that its grants opened for it, by value.
 
-use super::{files::Directory, http::HttpReach, secrets::GrantedSecret};
+use super::{files::Directory, http::HttpReach, secrets::GrantedSecret, sql::Database};
 use crate::pipeline::asset::Capability;
 
 /// The open ends of an attempt's grants. Empty reaches nothing.
@@ -16,6 +16,8 @@ pub struct Reach {
     pub random: Option<String>,
     /// Granted HTTP origins.
     pub http: Option<HttpReach>,
+    /// Granted databases.
+    pub databases: Vec<Database>,
 }
 
 impl Reach {
@@ -26,6 +28,7 @@ impl Reach {
         let random = self.random.as_ref().map(|_| Capability::Random);
         let secrets = (!self.secrets.is_empty()).then_some(Capability::Secret);
         let http = self.http.as_ref().map(|_| Capability::Http);
-        [directories, clock, random, secrets, http].into_iter().flatten()
+        let databases = (!self.databases.is_empty()).then_some(Capability::Sql);
+        [directories, clock, random, secrets, http, databases].into_iter().flatten()
     }
 }

@@ -11,6 +11,7 @@ use super::{Mistake, print::Talk};
 use crate::{
     app::{App, AppError, MANIFEST_NAME, Pipeline},
     blob::BlobStore,
+    capability::sql::DatabaseUrls,
     config::{Database, SecretSettings, Settings},
     embedded::{self, Cluster, Reached},
     engine::{Engine, EngineSettings},
@@ -36,6 +37,8 @@ pub struct Session {
     pub talk: Talk,
     /// Where secrets are.
     pub secrets: SecretSettings,
+    /// Where databases are that manifests name by variables.
+    pub database_urls: DatabaseUrls,
     cluster: Option<Reached>,
 }
 
@@ -60,7 +63,10 @@ impl Session {
             anyhow::Ok(App { store, blobs, engine, tenant: TENANT.to_owned(), manifest_resources })
         };
         match opened.await {
-            Ok(app) => Ok(Self { app, talk, cluster, secrets: settings.secrets.clone() }),
+            Ok(app) => {
+                let (secrets, database_urls) = (settings.secrets.clone(), settings.database_urls.clone());
+                Ok(Self { app, talk, cluster, secrets, database_urls })
+            }
             Err(error) => {
                 stop(cluster).await;
                 Err(error)

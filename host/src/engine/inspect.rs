@@ -102,7 +102,7 @@ const BASELINE: &[&str] = &[
 ];
 
 /// What is there only by grant.
-const CAPABILITIES: [Capability; 3] = [Capability::Files, Capability::Secret, Capability::Http];
+const CAPABILITIES: [Capability; 4] = [Capability::Files, Capability::Secret, Capability::Http, Capability::Sql];
 
 /// The interfaces of WASI 0.2 through which granted HTTP origins are reached too.
 const WASI_HTTP: &[&str] = &["wasi:http/outgoing-handler", "wasi:http/types"];

@@ -23,7 +23,7 @@ use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::sandbox::State;
 use crate::{
-    bindings::flowstone::asset::{context, files, http, inputs, log, output, secrets, types},
+    bindings::flowstone::asset::{context, files, http, inputs, log, output, secrets, sql, types},
     capability::{
         Ungranted,
         clock::ClockView,
@@ -36,6 +36,7 @@ use crate::{
         process::ProcessView,
         random::Random,
         secrets::Secrets,
+        sql::Sql,
     },
     pipeline::asset::Capability,
 };
@@ -46,7 +47,7 @@ pub struct Granted(usize);
 
 /// The capabilities with an interface of their own, each a bit of the set. The others change what is behind the WASI
 /// baseline, which is always linked.
-const WITH_INTERFACE: [Capability; 3] = [Capability::Files, Capability::Secret, Capability::Http];
+const WITH_INTERFACE: [Capability; 4] = [Capability::Files, Capability::Secret, Capability::Http, Capability::Sql];
 
 impl Granted {
     /// How many sets there are.
@@ -144,6 +145,10 @@ pub fn linker(engine: &wasmtime::Engine, granted: Granted) -> wasmtime::Result<L
     }
     // Values of requests and answers: they reach nothing.
     wasi_http::types::add_to_linker::<_, WasiHttp>(l, &wasi_http::types::LinkOptions::default(), wasi_http_view)?;
+    match granted.has(Capability::Sql) {
+        true => sql::add_to_linker::<_, HasSelf<Sql>>(l, |state| &mut state.sql)?,
+        false => sql::add_to_linker::<_, HasSelf<Ungranted>>(l, |state| &mut state.ungranted)?,
+    }
     Ok(linker)
 }
 

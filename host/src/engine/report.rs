@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use super::{sandbox::State, verdict::Verdict};
+use super::{
+    sandbox::State,
+    verdict::{Verdict, spoiled},
+};
 use crate::capability::{
     Abort, Denial, Use, files::StagedFile, inputs::InputRead, log::Lines, output::Finished, outside::OutsideRead,
+    sql::Uncommitted,
 };
 
 /// The end of one attempt.
@@ -22,6 +26,8 @@ pub struct Report {
     pub log: Lines,
     /// What it opened and read of its inputs.
     pub reads: Vec<InputRead>,
+    /// What it wrote to a database, when it succeeded; undone unless somebody commits it.
+    pub uncommitted: Uncommitted,
     /// What it asked for and was not granted.
     pub denials: Vec<Denial>,
     /// What it did with what it was granted.
@@ -60,6 +66,7 @@ impl Report {
             staged: vec![],
             log: Lines::default(),
             reads: vec![],
+            uncommitted: Uncommitted::default(),
             denials: vec![],
             uses: vec![],
             outside: vec![],
@@ -82,10 +89,14 @@ impl Report {
         let mut denials = state.inputs.take_denials();
         denials.extend(state.files.take_denials());
         denials.extend(state.secrets.take_denials());
+        denials.extend(state.sql.take_denials());
         denials.extend(state.ungranted.take_denials());
         let mut uses =
             [state.files.take_uses(), state.clock.take_uses(), state.random.take_uses(), state.secrets.take_uses()]
                 .concat();
+        uses.extend(state.sql.take_uses());
+        let asked = state.sql.take_reads();
+        let left = state.sql.finish();
         // Streams that the guest left open hold the ends of lines; dropping them brings these into the log. Answers
         // that it left open are counted when they are dropped.
         drop(state.table);
@@ -102,7 +113,7 @@ impl Report {
             explanation,
             denials,
             uses,
-            outside: state.http.reads(),
+            outside: [state.http.reads(), asked].concat(),
             log: state.log.take(),
             reads: state.inputs.reads(),
             fuel_used,
@@ -111,7 +122,11 @@ impl Report {
             run_us: micros(timings.total.saturating_sub(instantiate)),
             ..Self::empty(verdict)
         };
+        if let (Verdict::Succeeded, Some(why)) = (&report.verdict, &left.spoiled) {
+            (report.verdict, report.explanation) = spoiled(why);
+        }
         if report.verdict == Verdict::Succeeded {
+            report.uncommitted = left.uncommitted;
             let finished = state.output.finish().and_then(|output| Ok((output, state.files.finish()?)));
             match finished {
                 Ok((mut output, staged)) => {

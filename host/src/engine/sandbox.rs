@@ -37,6 +37,7 @@ use crate::{
         output::Output,
         random::Random,
         secrets::{GrantedSecret, Secrets},
+        sql::Sql,
     },
     limit::{
         FUEL_YIELD_INTERVAL, HANDLES_MAX, HOST_RESOURCES_MAX, HOSTCALL_BYTES_MAX, INSTANTIATE_FUEL,
@@ -58,6 +59,7 @@ pub struct State {
     pub(super) random: Random,
     pub(super) secrets: Secrets,
     pub(super) masks: Masks,
+    pub(super) sql: Sql,
     pub(super) no_directories: WasiFilesystemCtx,
     pub(super) no_sockets: WasiSocketsCtx,
     pub(super) table: ResourceTable,
@@ -84,7 +86,7 @@ impl State {
         table.set_max_capacity(HOST_RESOURCES_MAX);
         let asset = of.context.asset.clone();
         let (blobs, tenant) = (of.blobs, of.tenant);
-        let Reach { directories, secrets, clock, random, http } = of.reach;
+        let Reach { directories, secrets, clock, random, http, databases } = of.reach;
         let masks = Masks::of(secrets.iter().map(GrantedSecret::named).chain(http.iter().flat_map(HttpReach::secrets)));
         Ok(Self {
             clock: clock.map_or_else(|| Clock::at(of.context.logical_time_ms), Clock::real),
@@ -96,6 +98,7 @@ impl State {
                 .map_err(|error| format!("a granted glob is not one: {error}"))?,
             http: Http::new(asset.clone(), http, of.interrupt.clone())?,
             secrets: Secrets::new(asset.clone(), secrets),
+            sql: Sql::new(asset.clone(), databases, of.interrupt.clone()),
             ungranted: Ungranted::new(asset),
             random: Random::new(of.seed, random),
             masks,

@@ -215,6 +215,7 @@ mod tests {
                 "flowstone:asset/log",
                 "flowstone:asset/output",
                 "flowstone:asset/secrets",
+                "flowstone:asset/sql",
                 "flowstone:asset/types",
             ]
         );

@@ -4,7 +4,10 @@ use wasmtime::{PoolConcurrencyLimitError, Trap};
 
 use super::limiter::Exhausted;
 use crate::{
-    bindings::{exports::flowstone::asset::materializer::Outcome, flowstone::asset::types::Failure},
+    bindings::{
+        exports::flowstone::asset::materializer::Outcome,
+        flowstone::asset::types::{CapabilityError, Failure},
+    },
     capability::{Abort, Masks, text::message},
     limit::{INSTANTIATE_FUEL, INSTANTIATE_TIMEOUT, MESSAGE_BYTES_MAX, TABLE_ELEMENTS_MAX},
     pipeline::policy::Limits,
@@ -156,6 +159,19 @@ fn failed(failure: Failure, masks: &Masks) -> (Verdict, String) {
             (Verdict::Failed { message: why.clone(), retry }, why)
         }
     }
+}
+
+/// Of a guest that goes on although a statement that was to write failed: nothing of it can be committed.
+pub(super) fn spoiled(why: &CapabilityError) -> (Verdict, String) {
+    let (cause, retry) = match why {
+        CapabilityError::Conflict => ("a conflict".to_owned(), Retry::Retryable { after_ms: None }),
+        CapabilityError::Unavailable(why) => (why.clone(), Retry::Retryable { after_ms: None }),
+        CapabilityError::Denied => ("denied".to_owned(), Retry::Permanent),
+        CapabilityError::NotFound => ("not found".to_owned(), Retry::Permanent),
+        CapabilityError::LimitReached(why) | CapabilityError::Invalid(why) => (why.clone(), Retry::Permanent),
+    };
+    let message = format!("it succeeded although its transaction had failed: {cause}");
+    (Verdict::Failed { message: message.clone(), retry }, message)
 }
 
 fn permanently(message: String) -> (Verdict, String) {

@@ -162,7 +162,7 @@ pub enum Capability {
     Http,
     /// A bucket. Reserved.
     KeyValue,
-    /// A database. Reserved.
+    /// A database.
     Sql,
     /// A secret that the code may read.
     Secret,

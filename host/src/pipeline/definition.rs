@@ -47,8 +47,8 @@ pub fn is_media_type(text: &str) -> bool {
 }
 
 /// What an asset can require of this host. The others are in the contract already.
-const SUPPORTED: [Capability; 5] =
-    [Capability::Files, Capability::Clock, Capability::Random, Capability::Secret, Capability::Http];
+const SUPPORTED: [Capability; 6] =
+    [Capability::Files, Capability::Clock, Capability::Random, Capability::Secret, Capability::Http, Capability::Sql];
 
 /// Everything that is wrong with this definition, each in one sentence.
 pub fn definition_mistakes(definition: &AssetDefinition) -> Vec<String> {
@@ -294,8 +294,8 @@ mod tests {
         check(|a| a.kind = AssetKind::Scatter, &["assets of the kind `scatter` are not supported yet"]);
         check(|a| a.checks = vec!["fresh".into()], &["checks are not supported yet"]);
         check(
-            |a| a.requirements = vec![Requirement { capability: Capability::Sql, ..files("books") }],
-            &["the requirement `books`: the capability `sql` is not supported yet"],
+            |a| a.requirements = vec![Requirement { capability: Capability::KeyValue, ..files("books") }],
+            &["the requirement `books`: the capability `key-value` is not supported yet"],
         );
         check(
             |a| a.dimensions = vec![Dimension { name: "d".into(), keys: DimensionKeys::Dynamic }],

@@ -22,4 +22,5 @@ pub mod ranges;
 pub mod recipe;
 pub mod resource;
 pub mod selection;
+pub mod sql;
 pub mod validate;

@@ -10,6 +10,7 @@ use super::{
     asset::Capability,
     http::{HttpGrant, HttpResource},
     quantity::bytes_text,
+    sql::{SqlGrant, SqlResource},
 };
 use crate::blob::DigestWriter;
 
@@ -35,6 +36,8 @@ pub enum Resource {
     },
     /// An HTTP origin.
     Http(HttpResource),
+    /// A Postgres database.
+    Sql(SqlResource),
 }
 
 /// Where a secret's bytes are.
@@ -58,6 +61,7 @@ impl Resource {
             Self::Random => Capability::Random,
             Self::Secret { .. } => Capability::Secret,
             Self::Http(_) => Capability::Http,
+            Self::Sql(_) => Capability::Sql,
         }
     }
 }
@@ -76,6 +80,8 @@ pub enum Grant {
     Secret(PlainGrant),
     /// An HTTP origin, or some of its paths.
     Http(HttpGrant),
+    /// A database, or some of what its role may do.
+    Sql(SqlGrant),
 }
 
 /// A right that cannot be narrowed.
@@ -100,13 +106,13 @@ pub struct DirectoryGrant {
     pub write_bytes: u64,
 }
 
-/// What may be done with a directory.
+/// What may be done with a directory or a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {
-    /// List and read.
+    /// List and read; query.
     Read,
-    /// Stage writes and removals as well.
+    /// Stage writes and removals as well; change rows.
     ReadWrite,
 }
 
@@ -127,6 +133,7 @@ impl Grant {
             Self::Files(grant) => &grant.resource,
             Self::Clock(grant) | Self::Random(grant) | Self::Secret(grant) => &grant.resource,
             Self::Http(grant) => &grant.resource,
+            Self::Sql(grant) => &grant.resource,
         }
     }
 
@@ -138,6 +145,7 @@ impl Grant {
             Self::Random(_) => Capability::Random,
             Self::Secret(_) => Capability::Secret,
             Self::Http(_) => Capability::Http,
+            Self::Sql(_) => Capability::Sql,
         }
     }
 
@@ -162,6 +170,7 @@ impl Grant {
             Self::Clock(_) => "the real time".to_owned(),
             Self::Random(_) => "real randomness".to_owned(),
             Self::Secret(_) => "reveal".to_owned(),
+            Self::Sql(grant) => grant.rights(),
             Self::Http(grant) => format!("{} {} of {}", grant.methods.join(" "), grant.paths.join(" "), grant.url),
         }
     }
@@ -180,6 +189,7 @@ impl Grant {
                 let beyond = grant.methods.iter().find(|method| !http.methods.contains(method));
                 beyond.map(|method| format!("the resource does not allow {method}"))
             }
+            (Self::Sql(grant), Resource::Sql(database)) => grant.excess(database),
             _ if self.capability() != resource.capability() => {
                 let (is, needs) = (resource.capability().resource_kind(), self.capability().resource_kind());
                 Some(format!("the resource is a {is}, not a {needs}"))
@@ -201,7 +211,7 @@ impl Grant {
         match self {
             Self::Files(grant) => grant.access == Access::Read,
             // What a secret holds is no part of a recipe: another one would not make anything stale.
-            Self::Clock(_) | Self::Random(_) | Self::Secret(_) | Self::Http(_) => false,
+            Self::Clock(_) | Self::Random(_) | Self::Secret(_) | Self::Http(_) | Self::Sql(_) => false,
         }
     }
 
@@ -235,6 +245,11 @@ impl Grant {
                     list.iter().for_each(|text| writer.field(text.as_bytes()));
                 }
             }
+            Self::Sql(grant) => {
+                writer.field(self.capability().name().as_bytes());
+                writer.field(grant.resource.as_bytes());
+                writer.field(grant.access.name().as_bytes());
+            }
         }
     }
 }
@@ -254,6 +269,7 @@ impl Capability {
             Self::Files => &["path = \"...\""],
             Self::Secret => &["sealed = true"],
             Self::Http => &["url = \"https://...\""],
+            Self::Sql => &["url_env = \"FLOWSTONE_SQL_...\""],
             _ => &[],
         }
     }
@@ -264,6 +280,7 @@ impl Capability {
             Self::Files => "{ access = \"read\", paths = [\"**\"] }",
             Self::Secret => "{ reveal = true }",
             Self::Http => "{ methods = [\"GET\"], paths = [\"**\"] }",
+            Self::Sql => "{ access = \"read\" }",
             _ => "{}",
         }
     }

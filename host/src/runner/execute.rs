@@ -6,6 +6,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
     Event, Shared,
+    apply::{Settled, apply, settle},
     prepare::{KnownJob, Obstacle, Prepared, Source, stopped_by, take_fingerprints},
     resources::open_reach,
     retry::{Fault, host_fault_wait_ms, next_wait_ms},
@@ -55,25 +56,30 @@ fn panicked(panic: &tokio::task::JoinError) -> Obstacle {
     Obstacle::Host("the host panicked".to_owned())
 }
 
-/// Only the guest runs on the guests' threads: these have no I/O driver, which a new connection to the database needs.
+/// Opens what was granted, runs the attempt, and commits what it wrote elsewhere. Only guest code runs on the guests'
+/// threads, which do no IO of their own.
 async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> FinishedJob {
-    let Prepared { job, mut attempt, stop } = prepared;
-    let hindered = |obstacle| stopped_by(shared, job.claim.clone(), job.run, job.name(), obstacle);
+    let (prepared, fence) = match settle(shared, prepared).await {
+        Settled::Wanted(prepared, fence) => (prepared, fence),
+        Settled::Finished(finished) => return *finished,
+    };
+    let Prepared { job, mut attempt, stop } = *prepared;
+    let stopped = |obstacle| stopped_by(shared, job.claim.clone(), job.run, job.name(), obstacle);
     match open_reach(shared, &job).await {
         Ok(reach) => attempt.reach = reach,
-        Err(obstacle) => return hindered(obstacle),
+        Err(obstacle) => return stopped(obstacle),
     }
     shared.tell(Event::Started { run: job.run, job: job.claim.job });
-    let begun = Instant::now();
-    let within = shared.clone();
-    let report = match guests.spawn(async move { within.engine.run(attempt, stop).await }).await {
+    let (begun, engine) = (Instant::now(), shared.engine.clone());
+    let report = match guests.spawn(async move { engine.run(attempt, stop).await }).await {
         Ok(report) => report,
-        Err(panic) => return hindered(panicked(&panic)),
+        Err(panic) => return stopped(panicked(&panic)),
     };
     shared.measure(begun.elapsed());
     let blameless = matches!(report.verdict, Verdict::HostFault(_) | Verdict::Cancelled);
     let again = if !blameless && sources_changed(shared, &job).await { Some(rerun(shared, &job).await) } else { None };
-    conclude(shared, job, report, again, begun)
+    let uncommitted = report.uncommitted.clone();
+    apply(shared, conclude(shared, job, report, again, begun), uncommitted, fence).await
 }
 
 /// Whether a directory that the attempt could read is no longer what its recipe says.
@@ -219,6 +225,7 @@ fn materialized(job: &KnownJob, report: &Report, attempt: AttemptId, shared: &Sh
         edges: job.edges(|input, index| reads.get(&(input, index)).copied().unwrap_or(0)),
         external_reads: job.external_reads().into_iter().chain(outside).collect(),
         staged_files: staged_files.collect(),
+        applied: false,
     }))
 }
 

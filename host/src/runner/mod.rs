@@ -1,9 +1,11 @@
-//! Running what the queue holds: claim -> prepare -> execute -> commit.
+//! Running what the queue holds: claim -> prepare -> execute -> commit. What an attempt wrote to an
+//! operator's database is committed there in between, by `apply`.
 //!
 //! Each step is a file that consumes one type and produces the next. Claiming, preparing and committing run on the
 //! process's runtime; guests run on threads of their own, so that no statement ever waits behind guest code.
 //! Reconcilers (`session`, `publish`, `release`) take no input: what they do after a crash is what they do always.
 
+mod apply;
 mod claim;
 mod commit;
 mod execute;
@@ -33,6 +35,7 @@ use crate::{
     capability::{
         files::FingerprintCache,
         http::{Connector, SystemResolver},
+        sql::{DatabaseUrls, Databases},
     },
     engine::Engine,
     id::{ClaimToken, JobId, RunId, WorkerId},
@@ -52,6 +55,8 @@ pub struct RunnerSettings {
     pub alone: bool,
     /// Where secrets are.
     pub secrets: SecretSources,
+    /// Where databases are that a manifest names by variables.
+    pub database_urls: DatabaseUrls,
 }
 
 /// What a runner tells whoever listens; the database has all of it.
@@ -129,6 +134,7 @@ struct Shared {
     fingerprints: Arc<Mutex<FingerprintCache>>,
     /// Of the process's runtime: guests' threads have no network.
     connector: Connector,
+    databases: Databases,
 }
 
 /// What a claimed job holds until it is handed to the committer.
@@ -192,6 +198,7 @@ impl Runner {
             assets: prepare::AssetCache::default(),
             fingerprints: Arc::default(),
             connector: Connector::new(tokio::runtime::Handle::current(), Arc::new(SystemResolver)),
+            databases: Databases::new(settings.database_urls.clone(), tokio::runtime::Handle::current()),
             settings,
         });
         let guests = tokio::runtime::Builder::new_multi_thread()

@@ -452,6 +452,7 @@ fn reused(job: &KnownJob, result: &CachedResult) -> Ending {
         edges: job.edges(|_, _| 0),
         external_reads: job.external_reads(),
         staged_files: Vec::new(),
+        applied: false,
     }))
 }
 

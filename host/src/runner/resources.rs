@@ -8,6 +8,7 @@ use std::{
     fs, io,
     io::Read as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use cap_std::{ambient_authority, fs::Dir};
@@ -23,9 +24,13 @@ use crate::{
         files::Directory,
         http::{Credential, GrantedOrigin},
         secrets::GrantedSecret,
+        sql::{Database, Pool},
     },
     limit::SECRET_BYTES_MAX,
-    pipeline::resource::{Grant, Resource, SecretSource},
+    pipeline::{
+        resource::{Access, Grant, Resource, SecretSource},
+        sql::{SqlResource, UrlSource},
+    },
     secret::SecretValue,
     store::pipelines::ResourceRecord,
 };
@@ -95,11 +100,12 @@ impl Resources {
 
 /// The secrets that the host adds to what goes through a resource.
 fn secrets_used(resource: &Resource) -> impl Iterator<Item = &str> {
-    let credentials = match resource {
-        Resource::Http(http) => &http.credentials[..],
-        _ => &[],
+    let (credentials, url) = match resource {
+        Resource::Http(http) => (&http.credentials[..], None),
+        Resource::Sql(SqlResource { url: UrlSource::Secret(url), .. }) => (&[][..], Some(&**url)),
+        _ => (&[][..], None),
     };
-    credentials.iter().map(|credential| &*credential.secret)
+    credentials.iter().map(|credential| &*credential.secret).chain(url)
 }
 
 async fn find_registered(
@@ -133,7 +139,9 @@ pub(super) async fn open_reach(shared: &Shared, job: &KnownJob) -> Result<Reach,
         }
         match (grant, resource) {
             (Grant::Files(grant), _) => {
-                let directory = open_directory(resources, &grant.resource)?;
+                let (resources, name) = (job.resources.clone(), grant.resource.clone());
+                let opened = tokio::task::spawn_blocking(move || open_directory(&resources, &name)).await;
+                let directory = opened.map_err(|_| Obstacle::Host("opening a directory failed".to_owned()))??;
                 reach.directories.push(Directory { directory, grant: grant.clone() });
             }
             (Grant::Clock(grant), _) => reach.clock = Some(grant.resource.clone()),
@@ -156,13 +164,50 @@ pub(super) async fn open_reach(shared: &Shared, job: &KnownJob) -> Result<Reach,
                 }
                 origins.push(GrantedOrigin { resource: resource.clone(), grant: grant.clone(), credentials });
             }
-            (Grant::Secret(_) | Grant::Http(_), _) => {
+            (Grant::Sql(grant), Resource::Sql(_)) => {
+                let pool = open_pool(shared, tenant, resources, &grant.resource).await?;
+                reach.databases.push(Database { pool, grant: grant.clone() });
+            }
+            (Grant::Secret(_) | Grant::Http(_) | Grant::Sql(_), _) => {
                 unreachable!("a grant of another kind than its resource exceeds it")
             }
         }
     }
     reach.http = open_http(shared, job, origins);
     Ok(reach)
+}
+
+/// The connections to a database. None is made yet.
+pub(super) async fn open_pool(
+    shared: &Shared,
+    tenant: &str,
+    resources: &Resources,
+    name: &str,
+) -> Result<Arc<Pool>, Obstacle> {
+    let Resource::Sql(database) = resources.get(name)? else {
+        return Err(Obstacle::Final(format!("its grant names resource `{name}`, which is no database any more")));
+    };
+    let secret = match &database.url {
+        UrlSource::Secret(secret) => match resources.secrets.get(name).and_then(|known| known.get(secret)) {
+            Some(source) => Some(open_secret(shared, tenant, secret, source).await?),
+            None => return Err(Obstacle::Final(format!("resource `{name}` names `{secret}`, which is no secret"))),
+        },
+        UrlSource::Plain(_) | UrlSource::Environment(_) => None,
+    };
+    let pool = shared.databases.pool(tenant, database, secret.as_ref());
+    // Somebody has to do something about it; waiting does not.
+    pool.map_err(|mistake| Obstacle::Final(format!("resource `{name}` cannot be used: {mistake}")))
+}
+
+/// The database that an asset may write to, if there is one: the last look before it is opened.
+pub(super) async fn open_written_pool(shared: &Shared, job: &KnownJob) -> Result<Option<Arc<Pool>>, Obstacle> {
+    let writes = |grant: &&Grant| matches!(grant, Grant::Sql(grant) if grant.access == Access::ReadWrite);
+    let Some(grant) = job.asset.bound.grants.iter().find(writes) else { return Ok(None) };
+    let name = grant.resource();
+    if let Some(excess) = grant.excess(job.resources.get(name)?) {
+        return Err(Obstacle::Final(format!("its grant of `{name}` is more than the resource allows: {excess}")));
+    }
+    open_pool(shared, &job.claim.tenant, &job.resources, name).await.map(Some)
 }
 
 /// The directory behind a resource, open. Blocks.

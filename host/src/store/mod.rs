@@ -13,6 +13,7 @@ use sqlx::{
 
 pub mod commit;
 pub mod error;
+pub mod intents;
 pub mod latest;
 pub mod lineage;
 pub mod materializations;

@@ -98,8 +98,14 @@ pub(crate) struct Grant {
 }
 
 /// The capabilities by the name that authors write, and their variants.
-const CAPABILITIES: [(&str, &str); 5] =
-    [("files", "Files"), ("clock", "Clock"), ("random", "Random"), ("secret", "Secret"), ("http", "Http")];
+const CAPABILITIES: [(&str, &str); 6] = [
+    ("files", "Files"),
+    ("clock", "Clock"),
+    ("random", "Random"),
+    ("secret", "Secret"),
+    ("http", "Http"),
+    ("sql", "Sql"),
+];
 
 impl Parse for Grant {
     fn parse(input: ParseStream<'_>) -> Result<Self> {

@@ -227,7 +227,7 @@ mod tests {
     fn requirements_and_media_types_are_checked() {
         assert_eq!(
             refuse(quote!(requires(station = ftp("why")))),
-            "unknown capability `ftp`: write `files(\"one sentence that says why\")`, or one of files, clock, random, secret, http"
+            "unknown capability `ftp`: write `files(\"one sentence that says why\")`, or one of files, clock, random, secret, http, sql"
         );
         assert_eq!(
             refuse(quote!(requires(station = files(" ")))),

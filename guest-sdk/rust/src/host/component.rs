@@ -3,9 +3,12 @@
 //! The exports live here and not in the author's crate, so that an author needs neither wit-bindgen nor the WIT. The
 //! bindings are private: the rest of the crate sees its own types.
 
+mod sql;
+
 use bindings::exports::flowstone::asset::{definitions, materializer};
 use bindings::flowstone::asset::{context, files, http, inputs, log, output, secrets, types};
 
+pub(crate) use self::sql::{Database, Rows};
 use super::{EntryRecord, HostResult, Job, RequestRecord, VersionRecord};
 use crate::definition::{AssetDefinition, Capability, DimensionKeys, Mapping, TimeUnit, list_assets};
 use crate::dispatch;
@@ -288,6 +291,7 @@ impl From<&crate::definition::Requirement> for definitions::Requirement {
             Capability::Random => definitions::Capability::Random,
             Capability::Secret => definitions::Capability::Secret,
             Capability::Http => definitions::Capability::Http,
+            Capability::Sql => definitions::Capability::Sql,
         };
         Self { resource_name: requirement.resource_name.into(), capability, reason: requirement.reason.into() }
     }

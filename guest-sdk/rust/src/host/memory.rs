@@ -4,11 +4,14 @@
 //! are denied, paths are checked, nothing moves more bytes a call than the contract allows, writes to a directory are
 //! staged. It has no limits of its own.
 
+pub(crate) mod sql;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
 
+pub(crate) use self::sql::{Database, Rows};
 use super::memory_http::Answers;
 use super::{CALL_BYTES_MAX, EntryRecord, HostResult, Job, VersionRecord};
 use crate::error::CapabilityError;
@@ -26,6 +29,7 @@ pub(crate) struct Memory {
     pub origins: BTreeMap<String, Answers>,
     /// Origin, line and body.
     pub requests: Vec<(String, String, Vec<u8>)>,
+    pub databases: BTreeMap<String, sql::Answered>,
     pub output: Vec<u8>,
     pub media_type: String,
     pub metadata: Vec<(String, String)>,

@@ -10,12 +10,13 @@ pub(crate) mod memory_http;
 
 #[cfg(target_arch = "wasm32")]
 pub(crate) use component::{
-    Client, Directory, Reader, Response, current_job, list_versions, reveal_secret, set_media_type, set_metadata,
-    write_log, write_output,
+    Client, Database, Directory, Reader, Response, Rows, current_job, list_versions, reveal_secret, set_media_type,
+    set_metadata, write_log, write_output,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use memory::{
-    Directory, Reader, current_job, list_versions, reveal_secret, set_media_type, set_metadata, write_log, write_output,
+    Database, Directory, Reader, Rows, current_job, list_versions, reveal_secret, set_media_type, set_metadata,
+    write_log, write_output,
 };
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -70,4 +71,10 @@ pub(crate) struct RequestRecord {
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub idempotency_key: Option<String>,
+}
+
+/// A column of an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct ColumnRecord {
+    pub name: String,
 }

@@ -48,6 +48,7 @@ pub(super) async fn run(session: &Session, args: &Run) -> anyhow::Result<Exit> {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         alone: session.is_alone(),
         secrets: session.secrets.sources()?,
+        database_urls: session.database_urls.clone(),
     };
     let runner = Runner::start(app.store.clone(), app.engine.clone(), app.blobs.clone(), settings).await?;
     let events = runner.events();

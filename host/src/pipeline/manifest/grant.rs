@@ -10,6 +10,7 @@ use super::{
     http::read_http_grant,
     reader::{Entry, Reader, bytes},
     resource::Declared,
+    sql::{read_database_grant, refuse_second_writer},
 };
 use crate::limit;
 
@@ -22,7 +23,9 @@ pub(super) fn read_grants<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>, resour
     let mut grants = Vec::new();
     for (resource, entry) in &table.entries {
         reader.remember(entry);
-        grants.extend(read_grant(reader, resource, entry, resources));
+        let grant = read_grant(reader, resource, entry, resources);
+        refuse_second_writer(reader, entry, grant.as_ref(), &grants);
+        grants.extend(grant);
     }
     grants.sort_by(|one: &Grant, other| one.resource().cmp(other.resource()));
     grants
@@ -50,6 +53,7 @@ fn read_grant<'a>(reader: &mut Reader<'a>, name: &str, entry: &Entry<'a>, resour
         Resource::Random => read_plain(reader, name, entry).map(Grant::Random),
         Resource::Secret { .. } => read_secret(reader, name, entry).map(Grant::Secret),
         Resource::Http(http) => read_http_grant(reader, name, entry, http).map(Grant::Http),
+        Resource::Sql(database) => read_database_grant(reader, name, entry, database).map(Grant::Sql),
     }
 }
 

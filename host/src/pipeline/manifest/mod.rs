@@ -9,6 +9,7 @@ mod grant;
 mod http;
 mod reader;
 mod resource;
+mod sql;
 #[cfg(test)]
 mod tests;
 
@@ -155,6 +156,7 @@ fn read<'a>(
     let declared = read_resources(reader, &root);
     // Only with secrets of its own: with an operator's, a pipeline could send it wherever it likes.
     http::check_credentials(reader, &root, &declared);
+    sql::check_secrets(reader, &root, &declared);
     let mut known = declared.clone();
     for (name, resource) in registered {
         if declared.contains_key(name) {

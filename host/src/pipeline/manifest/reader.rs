@@ -224,6 +224,19 @@ impl<'a> Reader<'a> {
         bounded
     }
 
+    /// A count within bounds.
+    pub fn count(&mut self, entry: &Entry<'a>, min: u64, max: u64) -> Option<u64> {
+        let Some(integer) = entry.item.as_integer() else {
+            self.refuse_type(entry, "a whole number");
+            return None;
+        };
+        let bounded = u64::try_from(integer).ok().filter(|count| (min..=max).contains(count));
+        if bounded.is_none() {
+            self.refuse(entry, format!("{integer} is out of bounds"), format!("from {min} to {max}"));
+        }
+        bounded
+    }
+
     /// A list of texts.
     pub fn strings(&mut self, entry: &Entry<'a>) -> Option<Vec<&'a str>> {
         let list = entry.item.as_array().and_then(|array| array.iter().map(Value::as_str).collect());

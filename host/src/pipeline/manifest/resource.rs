@@ -12,6 +12,7 @@ use super::{
     http::read_http,
     read_path,
     reader::{Entry, Reader, Section},
+    sql::read_database,
 };
 use crate::{limit::RESOURCES_PER_PIPELINE_MAX, secret::SECRET_VARIABLE_PREFIX};
 
@@ -22,12 +23,13 @@ pub(super) type Declared = BTreeMap<String, Option<Resource>>;
 /// Reads what a kind's section says beside its kind.
 type ReadKind = for<'a> fn(&mut Reader<'a>, &Entry<'a>) -> Option<Resource>;
 
-const KINDS: [(&str, ReadKind); 5] = [
+const KINDS: [(&str, ReadKind); 6] = [
     ("directory", read_directory),
     ("clock", read_clock),
     ("random", read_random),
     ("secret", read_secret),
     ("http", read_http),
+    ("sql", read_database),
 ];
 
 pub(super) fn read_resources<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Declared {

@@ -288,7 +288,7 @@ fn words_are_one_of_a_few() {
     check(
         answer("[resources.a]\nkind = \"queue\"\npath = \"x\"\n"),
         "flowstone.toml:6:8: resources.a.kind: \"queue\" is not known here; \
-         write one of \"directory\", \"clock\", \"random\", \"secret\", \"http\"",
+         write one of \"directory\", \"clock\", \"random\", \"secret\", \"http\", \"sql\"",
     );
     check(
         answer(&format!("{STATION}access = \"all\"\n")),

@@ -17,7 +17,7 @@ pub use values::{
     NewStagedFile, job_name,
 };
 
-use super::{Store, StoreError, column, error::Doing as _};
+use super::{Store, StoreError, column, error::Doing as _, intents::delete_intents};
 use crate::id::JobId;
 use facts::{
     Made, insert_attempts, insert_blobs, insert_edges, insert_external_reads, insert_materializations,
@@ -46,6 +46,7 @@ impl Store {
         insert_edges(&mut transaction, &made).await?;
         insert_external_reads(&mut transaction, &made).await?;
         insert_staged_files(&mut transaction, &made).await?;
+        delete_intents(&mut transaction, &made).await?;
         let released = return_to_queue(&mut transaction, &mine).await?;
         let ends: Vec<End> = mine.iter().filter_map(|item| End::of(item, held[&item.claim.job.0])).collect();
         let mut committed = end_jobs(&mut transaction, ends).await?;

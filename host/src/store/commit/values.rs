@@ -74,7 +74,7 @@ pub enum Counts {
 }
 
 /// A new fact.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct NewMaterialization {
     /// Its id.
     pub id: MaterializationId,
@@ -114,10 +114,12 @@ pub struct NewMaterialization {
     pub external_reads: Vec<ExternalRead>,
     /// What it wants written; the blobs are in the blob store.
     pub staged_files: Vec<NewStagedFile>,
+    /// Whether an operator's database has committed it: its intent goes with the commit.
+    pub applied: bool,
 }
 
 /// A version that was handed to the guest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct NewEdge {
     /// The input's name.
     pub input: String,
@@ -130,12 +132,13 @@ pub struct NewEdge {
 }
 
 /// What the guest could read, or read, of something outside, as it was.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct ExternalRead {
     /// The resource.
     pub resource: String,
     /// Its kind.
-    pub kind: &'static str,
+    #[serde(deserialize_with = "resource_kind")]
+    pub kind: Word,
     /// Of everything that was there to read, or was read.
     pub digest: Digest,
     /// Files that the grant matched, for a directory; answers, keys or rows of other kinds.
@@ -145,7 +148,7 @@ pub struct ExternalRead {
 }
 
 /// A write or removal that is due after the commit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct NewStagedFile {
     /// The resource.
     pub resource: String,
@@ -156,14 +159,15 @@ pub struct NewStagedFile {
 }
 
 /// One execution.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct AttemptRecord {
     /// Its id.
     pub id: AttemptId,
     /// Who executed it.
     pub worker: WorkerId,
     /// As DESIGN names them.
-    pub verdict: &'static str,
+    #[serde(deserialize_with = "succeeded")]
+    pub verdict: Word,
     /// In words, when there is something to say.
     pub message: Option<String>,
     /// Whether it counts.
@@ -188,6 +192,23 @@ pub struct AttemptRecord {
     pub denials: Option<serde_json::Value>,
     /// A JSON array of uses.
     pub uses: Option<serde_json::Value>,
+}
+
+/// A word of this program's. By this name, because serde would otherwise want to borrow it from what is read.
+pub type Word = &'static str;
+
+/// The kinds of resources are words of this program.
+fn resource_kind<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<&'static str, D::Error> {
+    use crate::pipeline::asset::Capability::{Clock, Files, Http, KeyValue, Random, Secret, Sql};
+    let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+    let kinds = [Files, Http, KeyValue, Sql, Secret, Clock, Random].map(|capability| capability.resource_kind());
+    kinds.into_iter().find(|kind| *kind == text).ok_or_else(|| serde::de::Error::custom("an unknown kind of resource"))
+}
+
+/// Only attempts that succeeded are kept to be recorded later.
+fn succeeded<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<&'static str, D::Error> {
+    let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+    if text == "succeeded" { Ok("succeeded") } else { Err(serde::de::Error::custom("another verdict")) }
 }
 
 /// A job that a commit ended.
