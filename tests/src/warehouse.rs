@@ -8,7 +8,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::OnceLock,
     thread,
 };
@@ -169,6 +169,7 @@ struct Server {
     port: u16,
     authority: String,
     runtime: Handle,
+    postgres: Child,
 }
 
 impl Server {
@@ -220,7 +221,7 @@ async fn start(runtime: Handle) -> Server {
     let log = fs::File::create(folder.join("log")).expect("the folder is ours");
     let setting = |name: &str, value: String| format!("--{name}={value}");
     let path = |file: &str| folder.join(file).display().to_string();
-    let mut postgres = account
+    let postgres = account
         .run(&program("postgres"))
         .args([
             "-D".into(),
@@ -240,10 +241,10 @@ async fn start(runtime: Handle) -> Server {
         .stderr(log)
         .spawn()
         .expect("postgres can be run");
-    let server = Server { folder, port, authority, runtime };
+    let mut server = Server { folder, port, authority, runtime, postgres };
     let started = std::time::Instant::now();
     while PgConnection::connect_with(&server.options()).await.is_err() {
-        let runs = matches!(postgres.try_wait(), Ok(None)) && started.elapsed() < DEADLINE;
+        let runs = matches!(server.postgres.try_wait(), Ok(None)) && started.elapsed() < DEADLINE;
         assert!(runs, "the server starts: see {}/log", server.folder.display());
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
