@@ -82,15 +82,17 @@ impl Blocked {
         let is_below = |path: &str, folder: &str| {
             path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let touches = |(of, other): &(String, String)| of == directory && (is_below(path, other) || is_below(other, path));
+        let touches =
+            |(of, other): &(String, String)| of == directory && (is_below(path, other) || is_below(other, path));
         self.directories.contains(directory) || self.paths.iter().any(touches)
     }
 
     fn add(&mut self, directory: String, path: &str, error: &io::Error) {
         let in_the_way = matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory);
-        match in_the_way && self.paths.len() < PATHS_BLOCKED_MAX {
-            true => self.paths.push((directory, path.to_owned())),
-            false => drop(self.directories.insert(directory)),
+        if in_the_way && self.paths.len() < PATHS_BLOCKED_MAX {
+            self.paths.push((directory, path.to_owned()));
+        } else {
+            self.directories.insert(directory);
         }
     }
 }

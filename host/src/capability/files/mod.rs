@@ -16,8 +16,8 @@ use cap_std::fs::Dir;
 use wasmtime::component::Resource;
 
 pub use self::{
-    mounted::MountedView,
     fingerprint::{Fingerprint, FingerprintCache, FingerprintError, fingerprint},
+    mounted::MountedView,
     staging::{Change, StagedFile},
     tree::Globs,
 };

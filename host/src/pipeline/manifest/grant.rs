@@ -105,7 +105,8 @@ fn read_mount<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>, access: Access) ->
             && name.len() <= limit::FILE_NAME_BYTES_MAX
             && !name.chars().any(char::is_control)
     };
-    let names = mount.strip_prefix('/').filter(|names| mount.len() <= limit::PATH_BYTES_MAX && names.split('/').all(sound));
+    let names =
+        mount.strip_prefix('/').filter(|names| mount.len() <= limit::PATH_BYTES_MAX && names.split('/').all(sound));
     if names.is_none() {
         let message = format!("\"{}\" is no place to mount a directory", shown(mount));
         reader.refuse(entry, message, "write an absolute path, for example \"/data\"");
@@ -125,7 +126,9 @@ fn check_mounts<'a>(reader: &mut Reader<'a>, entries: &[(String, Entry<'a>)], gr
         .filter_map(|grant| Some((&*grant.resource, grant.mount.as_deref()?)))
         .collect();
     for (at, (resource, mount)) in mounts.iter().enumerate() {
-        let holds = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let holds = |outer: &str, inner: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         let Some((other, _)) = mounts[..at].iter().find(|(_, other)| holds(other, mount) || holds(mount, other)) else {
             continue;
         };

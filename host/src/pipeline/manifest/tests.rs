@@ -328,7 +328,8 @@ fn a_grant_names_a_resource_and_stays_within_it() {
         answer_asset("grants = { station = { paths = [\"**\"], entries = 5 } }\n"),
         "flowstone.toml:9:50: assets.raw.grants.station.entries: changes nothing without access = \"read-write\"; remove it",
     );
-    let mounted = |mount: &str| settings(&format!("grants.station = {{ paths = [\"**\"], mount = \"{mount}\" }}")).grants;
+    let mounted =
+        |mount: &str| settings(&format!("grants.station = {{ paths = [\"**\"], mount = \"{mount}\" }}")).grants;
     assert_eq!(mounted("/data/2012")[0].directory().unwrap().mount.as_deref(), Some("/data/2012"));
     for mount in ["", "/", "data", "/data/", "/data/../etc", "/a//b", "/a\\nb"] {
         let said = answer_asset(&format!("grants.station = {{ paths = [\"**\"], mount = \"{mount}\" }}\n"));

@@ -241,7 +241,8 @@ fn every_part_of_a_recipe_has_its_reason() {
     let configure = |story: &mut Story| drop(story.asset("doubled").config.insert("factor".into(), 3.into()));
     assert_eq!(after(&configure), ["doubled: config changed"]);
     let paths = vec!["**".into()];
-    let grant = DirectoryGrant { resource: "r".into(), access: Access::Read, paths, write_bytes: 1, entries: 1, mount: None };
+    let grant =
+        DirectoryGrant { resource: "r".into(), access: Access::Read, paths, write_bytes: 1, entries: 1, mount: None };
     let grant = Grant::Files(grant);
     assert_eq!(after(&|story| story.asset("doubled").grants = vec![grant.clone()]), ["doubled: grant changed"]);
     let source = SourceFingerprint { resource: "r".into(), fingerprint: Digest::of(b"files") };

@@ -31,7 +31,8 @@ impl Setting {
         let data = folder.path().join("data");
         fs::create_dir_all(data.join("below/deep")).unwrap();
         fs::write(folder.path().join("outside.csv"), "secret").unwrap();
-        for (path, content) in [("a.csv", "alpha"), ("below/b.csv", "beta"), ("below/deep/c.csv", ""), ("note.txt", "n")]
+        for (path, content) in
+            [("a.csv", "alpha"), ("below/b.csv", "beta"), ("below/deep/c.csv", ""), ("note.txt", "n")]
         {
             fs::write(data.join(path), content).unwrap();
         }
@@ -64,8 +65,9 @@ impl Setting {
 
     async fn open(&mut self, path: &str) -> Result<Resource<Descriptor>, ErrorCode> {
         let root = self.root();
-        let opened = self.view().open_at(root, PathFlags::SYMLINK_FOLLOW, path.into(), OpenFlags::empty(), DescriptorFlags::READ);
-        opened.await.map_err(|error| error.downcast().unwrap())
+        let (follow, plain) = (PathFlags::SYMLINK_FOLLOW, OpenFlags::empty());
+        let opened = self.view().open_at(root, follow, path.into(), plain, DescriptorFlags::READ).await;
+        opened.map_err(|error| error.downcast().unwrap())
     }
 }
 
