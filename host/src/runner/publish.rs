@@ -89,9 +89,10 @@ impl Blocked {
 
     fn add(&mut self, directory: String, path: &str, error: &io::Error) {
         let in_the_way = matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory);
-        match in_the_way && self.paths.len() < PATHS_BLOCKED_MAX {
-            true => self.paths.push((directory, path.to_owned())),
-            false => drop(self.directories.insert(directory)),
+        if in_the_way && self.paths.len() < PATHS_BLOCKED_MAX {
+            self.paths.push((directory, path.to_owned()));
+        } else {
+            self.directories.insert(directory);
         }
     }
 }

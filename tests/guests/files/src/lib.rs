@@ -36,6 +36,16 @@ struct Steps {
 /// Takes the steps of its configuration; the output is how each of them ended.
 #[asset(requires(vault = files("takes the steps of its configuration")))]
 fn tries(ctx: &Context) -> Result<Json<Vec<String>>> {
+    take_steps(ctx)
+}
+
+/// The same beside it.
+#[asset(requires(vault = files("takes the steps of its configuration")))]
+fn tries_too(ctx: &Context) -> Result<Json<Vec<String>>> {
+    take_steps(ctx)
+}
+
+fn take_steps(ctx: &Context) -> Result<Json<Vec<String>>> {
     let vault = ctx.directory("vault")?;
     let Steps { steps } = ctx.config()?;
     let ended = steps.iter().map(|Step { op, path, times, text }| {

@@ -65,14 +65,9 @@ impl Setting {
 
     async fn open(&mut self, path: &str) -> Result<Resource<Descriptor>, ErrorCode> {
         let root = self.root();
-        let opened = self.view().open_at(
-            root,
-            PathFlags::SYMLINK_FOLLOW,
-            path.into(),
-            OpenFlags::empty(),
-            DescriptorFlags::READ,
-        );
-        opened.await.map_err(|error| error.downcast().unwrap())
+        let (follow, plain) = (PathFlags::SYMLINK_FOLLOW, OpenFlags::empty());
+        let opened = self.view().open_at(root, follow, path.into(), plain, DescriptorFlags::READ).await;
+        opened.map_err(|error| error.downcast().unwrap())
     }
 }
 
