@@ -15,6 +15,7 @@ mod hostile;
 mod http;
 mod release;
 mod scenarios;
+mod side_by_side;
 mod store;
 mod structure;
 mod support;
