@@ -14,7 +14,7 @@ use wasmtime::component::Resource;
 pub use self::{
     fingerprint::{Fingerprint, FingerprintCache, FingerprintError, fingerprint},
     staging::{Change, StagedFile},
-    tree::Globs,
+    tree::{Globs, check_path},
 };
 use self::{
     staging::Staging,
