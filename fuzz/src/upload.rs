@@ -66,8 +66,8 @@ static ENVELOPE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let (package, _) = resolve.push_dir(root().join("wit")).expect("the contract is sound");
     let world = resolve.select_world(&[package], Some("asset")).expect("it has that world");
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("the world fits the module");
-    let encoder = ComponentEncoder::default().module(&module).expect("the module names its world");
-    let mut encoder = encoder;
+    let mut encoder = ComponentEncoder::default();
+    encoder.module(&module).expect("the module names its world");
     encoder.encode().expect("the module exports what the world does")
 });
 
@@ -191,12 +191,14 @@ fn component(source: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 
 /// A real component with sections missing, repeated or moved, and bytes changed.
 fn damaged(source: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    let whole = source.choose(&REAL)?;
+    let whole = source.choose(REAL.as_slice())?;
     let mut parts: Vec<(u8, &[u8])> = sections(whole).collect();
     for _ in 0..source.int_in_range(0..=2)? {
         let (one, other) = (source.choose_index(parts.len())?, source.choose_index(parts.len())?);
         match source.int_in_range(0..=2)? {
-            0 if parts.len() > 1 => drop(parts.remove(one)),
+            0 => {
+                parts.remove(one);
+            }
             1 => parts.insert(other, parts[one]),
             _ => parts.swap(one, other),
         }
