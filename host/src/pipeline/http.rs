@@ -178,7 +178,14 @@ impl BaseUrl {
             return Err("has a path that is not plain: letters, digits and -._~ between single slashes");
         }
         let host = match host {
-            url::Host::Domain(name) => name.strip_suffix('.').unwrap_or(name).to_owned(),
+            url::Host::Domain(name) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                // `0x7f..` is a name, and `0x7f.` an address: it would not mean the same when it is read again.
+                if name.split('.').any(str::is_empty) {
+                    return Err("has a host with an empty name between its dots");
+                }
+                name.to_owned()
+            }
             url::Host::Ipv4(address) => address.to_string(),
             url::Host::Ipv6(address) => address.to_string(),
         };
@@ -242,6 +249,10 @@ mod tests {
             "https://example.com/a\\b",
             "https://example.com/a;b",
             "https:///path",
+            // Found by scripts/fuzz.
+            "http://0x7f../",
+            "https://example.com../",
+            "https://a..b/",
             "https://\\evil.com",
             "https://exa\tmple.com/",
             "https://example.com\n/a",
