@@ -208,8 +208,22 @@ impl BaseUrl {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{blob::DigestWriter, pipeline::resource::Grant};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        /// What is stored is its canonical form: it must not become another host, or none, when it is read from there.
+        #[test]
+        fn a_base_url_is_the_same_when_it_is_read_again(text in "https?://(0x)?[0-9a-f.]{1,5}[.]{0,2}(:[0-9]{1,3})?(/[a-z]{0,2}){0,2}") {
+            if let Ok(base) = BaseUrl::parse(&text) {
+                prop_assert_eq!(BaseUrl::parse(&base.canonical()), Ok(base), "{}", text);
+            }
+        }
+    }
 
     #[test]
     fn a_base_url_has_one_form() {
