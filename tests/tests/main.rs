@@ -19,6 +19,7 @@ mod http;
 mod key_value;
 mod release;
 mod scenarios;
+mod side_by_side;
 mod sql;
 mod store;
 mod structure;

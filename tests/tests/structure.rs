@@ -59,7 +59,7 @@ fn relative(path: &Path) -> String {
 }
 
 fn rust() -> Vec<Source> {
-    ["host", "guest-sdk", "tests", "examples"].into_iter().flat_map(|folder| sources(folder, ".rs")).collect()
+    ["host", "guest-sdk", "tests", "examples", "fuzz"].into_iter().flat_map(|folder| sources(folder, ".rs")).collect()
 }
 
 /// Whether the code has this text as a word of its own: `sqlx::` is not in `mysqlx::`.
@@ -271,7 +271,7 @@ fn paths_in(document: &str) -> BTreeSet<String> {
     let quoted = prose.split('`').skip(1).step_by(2);
     let is_path = |text: &&str| {
         let named = [".rs", ".md", ".toml", ".sql", ".wit", ".csv"].iter().any(|ending| text.ends_with(ending));
-        let ours = ["host/", "tests/", "examples/", "scripts/", "docs/", "wit/", "migrations/", "guest-sdk/"];
+        let ours = ["host/", "tests/", "examples/", "fuzz/", "scripts/", "docs/", "wit/", "migrations/", "guest-sdk/"];
         let known = ours.iter().any(|folder| text.starts_with(folder));
         (named || known) && !text.contains([' ', '*', '<', '{'])
     };
@@ -339,5 +339,33 @@ fn the_documented_states_and_verdicts_are_those_of_the_database() {
     let drawn = document.split("```").nth(1).unwrap();
     for state in &states {
         assert!(drawn.contains(&format!("--> {state}")), "the picture has no way to {state}");
+    }
+}
+
+/// The rows of the table below a heading, each as its cells.
+fn rows<'d>(document: &'d str, heading: &str) -> Vec<Vec<&'d str>> {
+    let (_, table) = document.split_once(heading).unwrap_or_else(|| panic!("{heading} is not there"));
+    let rows =
+        table.lines().skip_while(|line| !line.starts_with("|---")).skip(1).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+#[test]
+fn every_promise_of_security_is_held_by_a_test_that_exists() {
+    let document = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let sources: String = rust().into_iter().map(|source| source.text).collect();
+    let promises = rows(&document, "## What is promised");
+    assert!(promises.len() > 25, "only {} promises were found", promises.len());
+    for promise in promises {
+        let [promised, held] = promise[..] else { panic!("{promise:?}") };
+        let named: Vec<&str> = held.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "nothing holds: {promised}");
+        for test in named {
+            let is_target = root().join(format!("fuzz/fuzz_targets/{test}.rs")).exists();
+            assert!(
+                is_target || sources.contains(&format!("fn {test}(")),
+                "{test} is not there, and holds: {promised}"
+            );
+        }
     }
 }

@@ -178,7 +178,14 @@ impl BaseUrl {
             return Err("has a path that is not plain: letters, digits and -._~ between single slashes");
         }
         let host = match host {
-            url::Host::Domain(name) => name.strip_suffix('.').unwrap_or(name).to_owned(),
+            url::Host::Domain(name) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                // `0x7f..` is a name, and `0x7f.` an address: it would not mean the same when it is read again.
+                if name.split('.').any(str::is_empty) {
+                    return Err("has a host with an empty name between its dots");
+                }
+                name.to_owned()
+            }
             url::Host::Ipv4(address) => address.to_string(),
             url::Host::Ipv6(address) => address.to_string(),
         };
@@ -201,8 +208,22 @@ impl BaseUrl {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{blob::DigestWriter, pipeline::resource::Grant};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        /// What is stored is its canonical form: it must not become another host, or none, when it is read from there.
+        #[test]
+        fn a_base_url_is_the_same_when_it_is_read_again(text in "https?://(0x)?[0-9a-f.]{1,5}[.]{0,2}(:[0-9]{1,3})?(/[a-z]{0,2}){0,2}") {
+            if let Ok(base) = BaseUrl::parse(&text) {
+                prop_assert_eq!(BaseUrl::parse(&base.canonical()), Ok(base), "{}", text);
+            }
+        }
+    }
 
     #[test]
     fn a_base_url_has_one_form() {
@@ -242,6 +263,10 @@ mod tests {
             "https://example.com/a\\b",
             "https://example.com/a;b",
             "https:///path",
+            // Found by scripts/fuzz.
+            "http://0x7f../",
+            "https://example.com../",
+            "https://a..b/",
             "https://\\evil.com",
             "https://exa\tmple.com/",
             "https://example.com\n/a",

@@ -19,7 +19,7 @@ pub use self::{
     fingerprint::{Fingerprint, FingerprintCache, FingerprintError, fingerprint},
     mounted::MountedView,
     staging::{Change, StagedFile},
-    tree::Globs,
+    tree::{Globs, check_path},
 };
 use self::{
     staging::{Quota, Staged, Staging},

@@ -27,11 +27,11 @@ use self::{
     answer::Answer,
     client::Site,
     ledger::Ledger,
-    policy::{Policy, Wrong},
     send::{Origin, Outgoing, Shared},
 };
 pub use self::{
     client::{Connector, Resolve, Resolving, SystemResolver, authority_mistake},
+    policy::{Lack, Policy, Target, Wrong},
     ungranted::{Answered, deny_handle},
 };
 use super::{Abort, Denial, Interrupt, Refusal, Use, denial::remedy, outside::OutsideRead};

@@ -1,0 +1,5 @@
+"""Computes forever."""
+
+turns = 0
+while True:
+    turns += 1

@@ -1,0 +1,3 @@
+"""Opens the machine's files."""
+
+print(open("/etc/passwd").read())

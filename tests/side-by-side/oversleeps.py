@@ -1,0 +1,5 @@
+"""Sleeps for a day."""
+
+import time
+
+time.sleep(86_400)

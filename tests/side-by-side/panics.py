@@ -1,0 +1,3 @@
+"""Fails, and is heard."""
+
+raise SystemError("this asset always panics")

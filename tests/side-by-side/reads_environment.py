@@ -1,0 +1,5 @@
+"""Reads the environment."""
+
+import os
+
+print(dict(os.environ))

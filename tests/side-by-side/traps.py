@@ -1,0 +1,5 @@
+"""Ends as badly as a program can."""
+
+import os
+
+os.abort()
