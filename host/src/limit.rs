@@ -341,6 +341,15 @@ pub const WASI_HTTP_FIELDS_BYTES_MAX: usize = 16 << 10;
 /// Bytes of one write to an outgoing body of `wasi:http`: as many wait in each body that a guest has begun.
 pub const WASI_HTTP_WRITE_BYTES_MAX: usize = 16 << 10;
 
+// ---- descriptors ----
+
+/// Descriptors that one guest may have the host hold: readers, staged files, answers, and for each of its grants a
+/// directory and the file in it that was read last.
+pub const DESCRIPTORS_PER_GUEST: usize =
+    READERS_OPEN_MAX + STAGED_FILES_MAX + HTTP_IN_FLIGHT_MAX as usize + 2 * REQUIREMENTS_PER_ASSET_MAX + 1;
+/// Descriptors of the process itself: connections, the cluster's pipes, compilers, blobs on their way.
+pub const DESCRIPTORS_OF_HOST: usize = 256;
+
 // ---- engine ----
 
 /// Bytes of an uploaded component: a Python asset is 18 MB, of which 12 are its memory.

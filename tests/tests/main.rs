@@ -18,3 +18,4 @@ mod scenarios;
 mod store;
 mod structure;
 mod support;
+mod tenants;

@@ -182,7 +182,7 @@ impl App {
             .map_err(|problems| Trouble::User(problems.iter().map(ToString::to_string).collect()))?;
         let source = bytes.clone();
         let component =
-            self.engine.load(inspection.digest, async move || Ok(source.to_vec())).await.map_err(|error| {
+            self.engine.load(&self.tenant, inspection.digest, async move || Ok(source.to_vec())).await.map_err(|error| {
                 if error.is_refused() {
                     Trouble::User(vec![error.to_string()])
                 } else {

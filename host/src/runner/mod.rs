@@ -6,6 +6,7 @@
 
 mod claim;
 mod commit;
+mod descriptors;
 mod execute;
 mod http;
 mod prepare;
@@ -156,6 +157,7 @@ impl Runner {
         blobs: BlobStore,
         settings: RunnerSettings,
     ) -> Result<Self, StoreError> {
+        descriptors::make_room(settings.slots);
         let worker = WorkerId::new();
         if settings.alone {
             store.expire_all_sessions().await?;
