@@ -82,6 +82,53 @@ fn every_attack_ends_as_it_must_and_leaves_nothing() {
     assert!(left < LEFT_BYTES_MAX, "{left} bytes are left of the attacks");
 }
 
+/// The groups, in the order of the document, each with what is meant by it.
+const GROUPS: &[(&str, &str)] = &[
+    ("processor", "Computing without end, wherever guest code runs, and instructions that do much at once."),
+    ("memory", "More memory, tables and handles than granted; values that lie about their length, place or kind."),
+    (
+        "calls",
+        "The host's functions: millions of calls, handles that are not theirs, waits, calls from where none may be made.",
+    ),
+    ("traps", "Ending badly at each phase of an attempt."),
+    ("floods", "Output and log without end."),
+    ("escapes", "Text that a terminal would obey, wherever a guest may write some."),
+    ("grants", "What was not granted, and what lies beyond what was."),
+    ("instances", "More of everything than one attempt may have, in a component of many modules."),
+    ("uploads", "What is no component that this host runs."),
+    ("compiler", "Modules that would keep a compiler busy, or fill its memory."),
+    ("types", "Types that are small to write and large to hold."),
+    ("damaged", "Bytes of an honest component that something happened to."),
+];
+
+/// What the document must say between its two headings.
+fn tables(attacks: &[Attack]) -> String {
+    let mut text = String::new();
+    for (group, meaning) in GROUPS {
+        text += &format!(
+            "\n### {group}\n\n{meaning}\n\n| attack | what it tries | how it ends | bound |\n|---|---|---|---|\n"
+        );
+        let rows = attacks.iter().filter(|attack| attack.name.split_once('/').is_some_and(|(of, _)| of == *group));
+        rows.for_each(|attack| text += &format!("{}\n", attack.row()));
+    }
+    text
+}
+
+#[test]
+fn the_document_lists_every_attack() {
+    let attacks = corpus();
+    assert!(attacks.len() >= 150, "{}", attacks.len());
+    let known = |attack: &Attack| GROUPS.iter().any(|(group, _)| attack.name.starts_with(&format!("{group}/")));
+    assert!(attacks.iter().all(known), "each attack is in a group");
+    let document = fs::read_to_string(project().join("docs/attacks.md")).unwrap();
+    let (_, rest) = document.split_once("## In the sandbox\n").unwrap();
+    let (listed, _) = rest.split_once("\n## Through the command\n").unwrap();
+    let expected = tables(&attacks);
+    let written = Path::new(env!("CARGO_TARGET_TMPDIR")).join("attacks.md");
+    fs::write(&written, &expected).unwrap();
+    assert!(listed.trim() == expected.trim(), "what docs/attacks.md must say there is in {}", written.display());
+}
+
 /// Carries out one attack with all its variants; what went wrong.
 async fn carry_out(ground: &Ground, attack: &Attack) -> Vec<String> {
     let mut wrong = Vec::new();
