@@ -1,6 +1,6 @@
 ;; Writes one byte at a time until it is told to stop, and then says that it succeeded.
 ;; expect: output-too-large
-;; limits: output=50000 timeout=10s
+;; limits: output=50KB timeout=10s
 
 (import "flowstone:asset/output@0.1.0" "write" (func $write (param i32 i32 i32)))
 (func $materialize (param $asset i32) (param $length i32) (result i32)
