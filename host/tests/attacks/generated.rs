@@ -104,36 +104,39 @@ fn compiled() -> Vec<Attack> {
         refused(&format!("compiler/{name}"), tries, "", move || with_module(&make())).ends("succeeded")
     };
     vec![
-        compiled("function-of-seven-megabytes", "Has one function of seven megabytes of arithmetic.", || {
-            // Adds to its local, so that each step needs the one before.
-            let step = [0x20, 0x00, 0x41, 0x01, 0x6a, 0x21, 0x00];
-            function(&[(1, I32)], &step.repeat(7_000_000 / step.len()))
+        refused(
+            "compiler/function-of-seven-megabytes",
+            "Has one function of seven megabytes.",
+            "bytes of code, more than",
+            || with_module(&arithmetic(7_000_000)),
+        ),
+        compiled(
+            "function-of-two-megabytes",
+            "Has one function that is as large as may be, each step of which needs the one before.",
+            || arithmetic(2_000_000),
+        ),
+        refused(
+            "compiler/fifty-thousand-locals",
+            "Has a function of 50,000 locals.",
+            "50000 locals, more than",
+            || with_module(&locals(50_000)),
+        ),
+        compiled(
+            "ten-thousand-locals",
+            "Has a function of as many locals as may be, each read and written in a loop.",
+            || locals(10_000),
+        ),
+        refused("compiler/million-functions", "Has a million functions.", "1000000 functions, more than", || {
+            with_module(&functions(1_000_000))
         }),
-        compiled("fifty-thousand-locals", "Has a function of 50,000 locals, each read and written in a loop.", || {
-            let mut body = vec![0x03, 0x40];
-            for local in 0..49_999_u32 {
-                body.push(0x20);
-                body.extend(number(local));
-                body.push(0x20);
-                body.extend(number(local + 1));
-                body.extend([0x6a, 0x21]);
-                body.extend(number(local));
-            }
-            body.extend([0x0c, 0x00, 0x0b]);
-            function(&[(50_000, I32)], &body)
-        }),
-        compiled("million-functions", "Has a million functions.", || {
-            let n = 1_000_000;
-            let bodies = [2, 0, 0x0b].repeat(n);
-            module(&[
-                types_of_nothing(),
-                section(3, &[number(n as u32), vec![0; n]].concat()),
-                section(10, &[number(n as u32), bodies].concat()),
-            ])
-        }),
-        compiled("nested-blocks", "Has a function of a million blocks within each other.", || {
-            function(&[], &[[0x02, 0x40].repeat(1_000_000), vec![0x0b; 1_000_000]].concat())
-        }),
+        compiled("two-hundred-thousand-functions", "Has as many functions as may be.", || functions(199_000)),
+        refused(
+            "compiler/million-nested-blocks",
+            "Has a function of a million blocks within each other.",
+            "bytes of code, more than",
+            || with_module(&nested(1_000_000)),
+        ),
+        compiled("nested-blocks", "Has a function of 600,000 blocks within each other.", || nested(600_000)),
         compiled(
             "nested-branches",
             "Has 30,000 conditions within each other, over a hundred locals that each of them changes.",
@@ -190,6 +193,36 @@ fn compiled() -> Vec<Attack> {
             module(&[types_of_nothing(), section(3, &[1, 0]), section(10, &[1, 2, 0, 0x0b]), section(0, &custom)])
         }),
     ]
+}
+
+/// A function of about so many bytes that adds to its local, so that each step needs the one before.
+fn arithmetic(bytes: usize) -> Vec<u8> {
+    let step = [0x20, 0x00, 0x41, 0x01, 0x6a, 0x21, 0x00];
+    function(&[(1, I32)], &step.repeat(bytes / step.len()))
+}
+
+/// A function that adds each of its locals to the one before, for ever.
+fn locals(count: u32) -> Vec<u8> {
+    let mut body = vec![0x03, 0x40];
+    for local in 0..count - 1 {
+        body.push(0x20);
+        body.extend(number(local));
+        body.push(0x20);
+        body.extend(number(local + 1));
+        body.extend([0x6a, 0x21]);
+        body.extend(number(local));
+    }
+    body.extend([0x0c, 0x00, 0x0b]);
+    function(&[(count, I32)], &body)
+}
+
+fn functions(count: usize) -> Vec<u8> {
+    let bodies = [number(count as u32), [2, 0, 0x0b].repeat(count)].concat();
+    module(&[types_of_nothing(), section(3, &[number(count as u32), vec![0; count]].concat()), section(10, &bodies)])
+}
+
+fn nested(blocks: usize) -> Vec<u8> {
+    function(&[], &[[0x02, 0x40].repeat(blocks), vec![0x0b; blocks]].concat())
 }
 
 /// More of what an attempt may have than it may have.
