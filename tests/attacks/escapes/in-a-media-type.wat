@@ -7,4 +7,4 @@
   (call $set_media_type (i32.const 4096) (i32.const 51) (i32.const 2048))
   (drop (call $refused))
   (i32.const 1024))
-(data (i32.const 4096) "text/\1b[2J\1b]0;owned\07\1b]52;c;ZXZpbA==\07\0d\c2\9b31m\e2\80\aegnp.exe\e2\8")
+(data (i32.const 4096) "text/\1b[2J\1b]0;owned\07\1b]52;c;ZXZpbA==\07\0d\c2\9b31m\e2\80\aegnp.exe")
