@@ -347,8 +347,9 @@ pub const WASI_HTTP_WRITE_BYTES_MAX: usize = 16 << 10;
 /// directory and the file in it that was read last.
 pub const DESCRIPTORS_PER_GUEST: usize =
     READERS_OPEN_MAX + STAGED_FILES_MAX + HTTP_IN_FLIGHT_MAX as usize + 2 * REQUIREMENTS_PER_ASSET_MAX + 1;
-/// Descriptors of the process itself: connections, the cluster's pipes, compilers, blobs on their way.
-pub const DESCRIPTORS_OF_HOST: usize = 256;
+/// Descriptors of the process itself: the machine code of components that are kept ready, connections, the cluster's
+/// pipes, compilers, blobs on their way.
+pub const DESCRIPTORS_OF_HOST: usize = COMPONENTS_READY_MAX + 256;
 
 // ---- engine ----
 

@@ -275,7 +275,7 @@ fn no_command_shows_a_terminal_what_a_guest_wrote_for_it() {
         flowstone.run(["logs", "latest", "--json"]).expect_status(0),
         flowstone.run(["lineage", "attack", "makes"]).expect_status(0),
         flowstone.run(["lineage", "attack", "makes", "--format", "json"]).expect_status(0),
-        flowstone.run(["status", "attack"]).expect_status(0),
+        flowstone.run(["status"]).expect_status(0),
         flowstone.run(["runs"]).expect_status(0),
     ];
     assert!(shown[2].stdout.contains("owned"), "what it wrote is shown: {}", shown[2].stdout);

@@ -4,7 +4,13 @@ use std::{fs, io::Read as _, path::Path};
 
 use anyhow::{Context as _, bail};
 
-use super::{Exit, Mistake, arguments::Inspect, inspect_text, print, print::Talk, session::{TENANT, open_engine}};
+use super::{
+    Exit, Mistake,
+    arguments::Inspect,
+    inspect_text, print,
+    print::Talk,
+    session::{TENANT, open_engine},
+};
 use crate::{
     config::Settings,
     engine::{DescribeFailure, Engine, Inspection},

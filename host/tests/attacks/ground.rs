@@ -1,6 +1,7 @@
 //! What the attacks find: an input, a directory with traps in it, a secret, a clock. And how one is carried out.
 
 use std::{
+    cell::Cell,
     fs,
     os::unix::fs::symlink,
     time::{Duration, Instant},
@@ -32,6 +33,8 @@ use crate::{
 pub struct Ground {
     host: Host,
     input: InputGrant,
+    /// Components that the engine keeps ready, each with the file of its machine code open.
+    pub kept: Cell<usize>,
 }
 
 /// The secret that must not be said.
@@ -78,7 +81,7 @@ impl Ground {
             metadata: vec![],
             content: Content::Stored,
         };
-        Self { host, input: InputGrant { name: "raw".into(), versions: vec![version] } }
+        Self { host, input: InputGrant { name: "raw".into(), versions: vec![version] }, kept: Cell::new(0) }
     }
 
     /// Files that were left in the place where unfinished ones are.
@@ -98,7 +101,10 @@ impl Ground {
         }
         let digest = Digest::of(&bytes);
         let component = match engine.load("default", digest, || async { Ok::<_, BlobError>(bytes) }).await {
-            Ok(component) => component,
+            Ok(component) => {
+                self.kept.set(self.kept.get() + 1);
+                component
+            }
             Err(error) => {
                 assert!(error.is_refused(), "{}: the host is in trouble: {error}", attack.name);
                 return ended(Expected::Refused, error.to_string(), started, None);

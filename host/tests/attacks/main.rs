@@ -133,7 +133,8 @@ fn the_document_lists_every_attack() {
 async fn carry_out(ground: &Ground, attack: &Attack) -> Vec<String> {
     let mut wrong = Vec::new();
     let uploads = (attack.make)();
-    let before = Footprint::now();
+    let mut before = Footprint::now();
+    let kept = ground.kept.get();
     forget_peak();
     let began = std::time::Instant::now();
     let variants = uploads.len() as u32;
@@ -156,6 +157,7 @@ async fn carry_out(ground: &Ground, attack: &Attack) -> Vec<String> {
     if peak_bytes() > most {
         wrong.push(format!("{} bytes were resident, of which {} before", peak_bytes(), before.resident_bytes));
     }
+    before.descriptors += ground.kept.get() - kept;
     let after = Footprint::settled(before);
     if (after.threads, after.descriptors) > (before.threads, before.descriptors) {
         wrong.push(format!("it left threads or descriptors: {before:?}, {after:?}"));

@@ -1,5 +1,5 @@
-;; Opens a directory in a start function, where nobody asked anything yet.
-;; expect: not-described denied
+;; Opens a directory in a start function, before its imports are there to be called.
+;; expect: not-described trapped
 ;; grants: station
 
 (import "flowstone:asset/files@0.1.0" "open" (func $open_directory (param i32 i32 i32)))

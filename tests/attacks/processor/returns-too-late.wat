@@ -9,6 +9,6 @@
   (local.set $n (i32.const 200))
   (loop $again
     ;; 200,000 fields of no text.
-    (call $set_metadata (i32.const 65536) (i32.const 200000) (i32.const 2048))
+    (call $set_metadata (i32.const 131072) (i32.const 200000) (i32.const 2048))
     (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
   (i32.const 1024))
