@@ -26,8 +26,10 @@ pub struct Attack {
     pub limits: Limits,
     /// What it was granted: names of [`crate::ground::Ground`].
     pub grants: Vec<String>,
-    /// From the upload to the verdict, compilation not counted where there is an attempt.
+    /// Until its end...
     pub within: Duration,
+    /// ...from the upload on, compilation included; or from the beginning of its attempt.
+    pub from_upload: bool,
     /// What the host may need beside the guest's own memory.
     pub host_bytes: u64,
     /// Makes the uploads: one, or variants of one that all end alike.
@@ -81,6 +83,7 @@ impl Attack {
             limits: small_limits(),
             grants: vec![],
             within: REFUSED_WITHIN,
+            from_upload: true,
             host_bytes: HOST_BYTES,
             make: Box::new(make),
         }
@@ -132,6 +135,7 @@ impl Attack {
                 _ => panic!("{name}: {key} is no key"),
             }
         }
+        attack.from_upload = !matches!(attack.expected, Expected::Verdict(_));
         attack.within = within.unwrap_or(match attack.expected {
             Expected::Verdict(_) => Duration::from_millis(attack.limits.timeout_ms) + LATE,
             _ => REFUSED_WITHIN,
