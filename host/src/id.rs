@@ -79,6 +79,18 @@ mod tests {
     }
 
     #[test]
+    fn whoever_knows_an_id_cannot_guess_the_next() {
+        // After the time and a counter come 32 bits that the system draws anew for each id.
+        let drawn: Vec<u32> = (0..1_000).map(|_| RunId::new().0.as_u128() as u32).collect();
+        for bit in 0..32 {
+            let set = drawn.iter().filter(|drawn| *drawn >> bit & 1 == 1).count();
+            assert!((350..650).contains(&set), "bit {bit} is set in {set} of 1000");
+        }
+        let followed = drawn.windows(2).filter(|pair| pair[1].wrapping_sub(pair[0]) < 1 << 16).count();
+        assert!(followed < 5, "{followed} ids are close after the one before");
+    }
+
+    #[test]
     fn an_id_round_trips_through_text() {
         let id = RunId::new();
         assert_eq!(id.to_string().parse::<RunId>().unwrap(), id);

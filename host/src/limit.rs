@@ -456,12 +456,29 @@ pub const CONFLICT_WAIT_BASE: Duration = Duration::from_millis(20);
 /// ...up to this, so that many jobs on one key come one after the other.
 pub const CONFLICT_WAIT_MAX: Duration = Duration::from_secs(5);
 
+// ---- descriptors ----
+
+/// Descriptors that one guest may have the host hold: readers, staged files, answers, and for each of its grants a
+/// directory and the file in it that was read last.
+pub const DESCRIPTORS_PER_GUEST: usize =
+    READERS_OPEN_MAX + STAGED_FILES_MAX + HTTP_IN_FLIGHT_MAX as usize + 2 * REQUIREMENTS_PER_ASSET_MAX + 1;
+/// Descriptors of the process itself: the machine code of components that are kept ready, connections, the cluster's
+/// pipes, compilers, blobs on their way.
+pub const DESCRIPTORS_OF_HOST: usize = COMPONENTS_READY_MAX + 256;
+
 // ---- engine ----
 
 /// Bytes of an uploaded component: a Python asset is 18 MB, of which 12 are its memory.
 pub const COMPONENT_BYTES_MAX: usize = 128 << 20;
 /// Imports, exports and problems that an inspection reports of one component.
 pub const INSPECTION_ITEMS_MAX: usize = 1_000;
+/// Functions of one component, over all its modules: a Python asset has 13,400, and each costs the compiler time of its own.
+pub const FUNCTIONS_MAX: usize = 200_000;
+/// Bytes of one function's code: the interpreter loop of Python has 430 KB, and the compiler's time and memory grow faster
+/// than a function does.
+pub const FUNCTION_BYTES_MAX: usize = 2 << 20;
+/// Locals of one function: the most that Python, JavaScript and Rust assets have is 271.
+pub const LOCALS_MAX: u64 = 10_000;
 /// Elements of one table: a Python asset needs more than 5,000.
 pub const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Core instances of one attempt: a Python asset has 38.

@@ -29,7 +29,7 @@ async fn a_component_is_compiled_once_however_many_ask_for_it() {
     let digest = Digest::of(&bytes);
     let asked = AtomicUsize::new(0);
     let load = || {
-        host.engine.load(digest, || async {
+        host.engine.load("default", digest, || async {
             asked.fetch_add(1, Ordering::Relaxed);
             Ok::<_, BlobError>(bytes.clone())
         })
@@ -38,6 +38,25 @@ async fn a_component_is_compiled_once_however_many_ask_for_it() {
     let (a, b, c) = (a.unwrap(), b.unwrap(), c.unwrap());
     assert!(std::sync::Arc::ptr_eq(&a, &b) && std::sync::Arc::ptr_eq(&b, &c));
     assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_tenant_cannot_tell_by_the_time_what_another_has() {
+    let host = Host::new();
+    let bytes = Guest::new("").build();
+    let digest = Digest::of(&bytes);
+    let asked = AtomicUsize::new(0);
+    let load = |tenant| {
+        host.engine.load(tenant, digest, || async {
+            asked.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, BlobError>(bytes.clone())
+        })
+    };
+    load("a").await.unwrap();
+    load("b").await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "the second compiles it too, and takes as long");
+    load("a").await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
@@ -51,7 +70,7 @@ async fn another_engine_finds_what_was_compiled_and_mends_what_was_damaged() {
 
     // Found: its bytes are not asked for.
     let engine = Engine::new(settings(cache.clone())).unwrap();
-    engine.load(Digest::of(&bytes), || async { panic!("it is compiled already") }).await.unwrap();
+    engine.load("default", Digest::of(&bytes), || async { panic!("it is compiled already") }).await.unwrap();
 
     // Truncated, foreign, or rubbish of the right length: compiled anew, from the bytes.
     let rubbish = vec![b'x'; whole.len()];
@@ -73,7 +92,7 @@ async fn what_the_compiler_refuses_is_the_components_fault() {
     let host = Host::new();
     for bytes in [b"\0asm\x0d\0\x01\0rubbish".to_vec(), b"not wasm".to_vec(), vec![]] {
         let digest = Digest::of(&bytes);
-        let refused = host.engine.load(digest, || async { Ok::<_, BlobError>(bytes) }).await.unwrap_err();
+        let refused = host.engine.load("default", digest, || async { Ok::<_, BlobError>(bytes) }).await.unwrap_err();
         assert!(refused.is_refused(), "{refused}");
     }
     assert_eq!(files(&host.folder.path().join("compiled")), [] as [PathBuf; 0], "nothing is left");
@@ -83,7 +102,8 @@ async fn what_the_compiler_refuses_is_the_components_fault() {
 async fn a_component_without_our_exports_is_refused_before_any_attempt() {
     let host = Host::new();
     let bytes = wat::parse_str("(component)").unwrap();
-    let refused = host.engine.load(Digest::of(&bytes), || async { Ok::<_, BlobError>(bytes) }).await.unwrap_err();
+    let refused =
+        host.engine.load("default", Digest::of(&bytes), || async { Ok::<_, BlobError>(bytes) }).await.unwrap_err();
     assert!(refused.is_refused() && refused.to_string().contains("flowstone:asset"), "{refused}");
 }
 
@@ -91,7 +111,8 @@ async fn a_component_without_our_exports_is_refused_before_any_attempt() {
 async fn bytes_with_another_digest_are_not_compiled() {
     let host = Host::new();
     let bytes = Guest::new("").build();
-    let error = host.engine.load(Digest::of(b"another"), || async { Ok::<_, BlobError>(bytes) }).await.unwrap_err();
+    let error =
+        host.engine.load("default", Digest::of(b"another"), || async { Ok::<_, BlobError>(bytes) }).await.unwrap_err();
     assert!(matches!(error, LoadError::Bytes { source: BlobError::Corrupt { .. }, .. }), "{error}");
 }
 
@@ -100,9 +121,9 @@ async fn a_failed_load_is_not_remembered() {
     let host = Host::new();
     let bytes = Guest::new("").build();
     let digest = Digest::of(&bytes);
-    let missing = host.engine.load(digest, || async { Err(BlobError::Missing { digest }) }).await;
+    let missing = host.engine.load("default", digest, || async { Err(BlobError::Missing { digest }) }).await;
     assert!(matches!(missing, Err(LoadError::Bytes { .. })));
-    host.engine.load(digest, || async { Ok(bytes) }).await.unwrap();
+    host.engine.load("default", digest, || async { Ok(bytes) }).await.unwrap();
 }
 
 #[tokio::test]
@@ -112,7 +133,8 @@ async fn a_compiler_that_does_not_work_is_our_fault() {
         let settings = EngineSettings { compiler: compiler.into(), ..settings(folder.path().join("compiled")) };
         let engine = Engine::new(settings).unwrap();
         let bytes = Guest::new("").build();
-        let error = engine.load(Digest::of(&bytes), || async { Ok::<_, BlobError>(bytes) }).await.unwrap_err();
+        let error =
+            engine.load("default", Digest::of(&bytes), || async { Ok::<_, BlobError>(bytes) }).await.unwrap_err();
         assert!(matches!(error, LoadError::Compiler { .. }), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Components made from text in a test: what `describe` answers is whatever the test says, nonsense included.
 //!
-//! Their assets make nothing and succeed. Guests that do something are in `tests/guests`, and those that attack the
+//! Their assets make nothing and succeed, unless a test gives them code. Guests that do more are in `tests/guests`, and those that attack the
 //! sandbox from below Rust in the tests of the host.
 
 use std::{fmt::Write as _, path::Path, sync::LazyLock};
@@ -44,15 +44,21 @@ impl Described {
 
 /// A component that describes these assets.
 pub fn component(assets: &[Described]) -> Vec<u8> {
-    encode(assets, "")
+    encode(assets, "", "")
 }
 
 /// The same, which imports `files` whether an asset requires them or not.
 pub fn component_with_files(assets: &[Described]) -> Vec<u8> {
-    encode(assets, r#"(import "flowstone:asset/files@0.1.0" "open" (func (param i32 i32 i32)))"#)
+    encode(assets, r#"(import "flowstone:asset/files@0.1.0" "open" (func (param i32 i32 i32)))"#, "")
 }
 
-fn encode(assets: &[Described], imports: &str) -> Vec<u8> {
+/// The same with these imports, whose assets all run this code and then succeed, unless it writes something else to 16.
+/// What host functions return may go to 512; data that the code brings along goes from 8192 to 65536.
+pub fn component_that(assets: &[Described], imports: &str, code: &str) -> Vec<u8> {
+    encode(assets, imports, code)
+}
+
+fn encode(assets: &[Described], imports: &str, code: &str) -> Vec<u8> {
     let mut data = Data::default();
     let described = data.assets(assets);
     let pages = (BASE as usize + data.bytes.len()).div_ceil(65_536);
@@ -63,6 +69,7 @@ fn encode(assets: &[Described], imports: &str) -> Vec<u8> {
         (data (i32.const {BASE}) "{data}")
         (func (export "flowstone:asset/definitions@0.1.0#describe") (result i32) (i32.const {described}))
         (func (export "flowstone:asset/materializer@0.1.0#materialize") (param i32 i32) (result i32)
+          {code}
           (i32.const {DONE}))
         ;; The host passes nothing but the asset's name.
         (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const {ARGUMENT})))"#,

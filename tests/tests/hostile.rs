@@ -1,9 +1,18 @@
 //! The attacks of `examples/hostile`, through the real command: each ends in its own verdict within its own limits, says
 //! why, and the honest assets beside them do not notice.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use flowstone_tests::{Flowstone, pipeline::root};
+use flowstone_tests::{
+    Flowstone, Output,
+    guest::{Described, component_that},
+    pipeline::root,
+};
 use serde_json::{Value, json};
 
 /// How an attack must end.
@@ -184,4 +193,124 @@ fn a_component_that_describes_what_is_not_in_its_memory_is_refused_at_deploy() {
     assert!(refused.stderr.contains("garbage.wasm: `describe` did not return: "), "{}", refused.stderr);
     assert!(refused.stderr.contains("out of bounds"), "{}", refused.stderr);
     assert_eq!(flowstone.database().ask("select name::text from pipeline"), [] as [&str; 0]);
+}
+
+const OUTPUT: &str = r#"(import "flowstone:asset/output@0.1.0" "write" (func $write (param i32 i32 i32)))"#;
+const OPEN: &str = r#"(import "flowstone:asset/inputs@0.1.0" "open" (func $open (param i32 i32 i32 i32)))"#;
+
+/// A pipeline of one component in the folder of the command.
+fn pipeline(flowstone: &Flowstone, component: &[u8], more: &str) -> String {
+    let manifest = flowstone.folder().join("flowstone.toml");
+    fs::write(flowstone.folder().join("attack.wasm"), component).unwrap();
+    let text = format!("[pipeline]\nname = \"attack\"\n[[components]]\npath = \"attack.wasm\"\n{more}");
+    fs::write(&manifest, text).unwrap();
+    manifest.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn guests_that_hold_all_they_may_leave_descriptors_for_the_host() {
+    let flowstone = Flowstone::new();
+    let hoards: Vec<String> = (0..4).map(|n| format!("hoards_{n}")).collect();
+    let mut assets = vec![Described::new("large")];
+    assets.extend(hoards.iter().map(|name| Described::new(name).reading("large")));
+    // Each writes what is too large for a row, and opens it until it is refused: 256 times, and `large` itself never.
+    let code = r#"(call $write (i32.const 65536) (i32.const 20000) (i32.const 512))
+        (i64.store (i32.const 8192) (i64.const 0x656772616c))
+        (loop $again
+          (call $open (i32.const 8192) (i32.const 5) (i32.const 0) (i32.const 512))
+          (br_if $again (i32.eqz (i32.load8_u (i32.const 512)))))"#;
+    let component = component_that(&assets, &[OUTPUT, OPEN].concat(), code);
+    let manifest = pipeline(&flowstone, &component, "");
+    // As a shell starts a process, but with so few that one guest could take them all.
+    let run = flowstone.command(["run", &manifest, "--concurrency", "4"]);
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "ulimit -S -n 200 && exec timeout 60 \"$0\" \"$@\""])
+        .arg(run.get_program())
+        .args(run.get_args());
+    for (name, value) in run.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited.current_dir(flowstone.folder());
+    Output::of(&mut limited).expect_status(0);
+    let tries = flowstone.database().ask("select format('%s %s', verdict, count(*)) from attempt group by verdict");
+    assert_eq!(tries, ["succeeded 5"], "nothing was in anybody's way");
+}
+
+/// Clears a screen, names a window, fills a clipboard, colours by a single byte, turns text around.
+const ESCAPES: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{1b}]52;c;ZXZpbA==\u{7}\u{9b}31m\u{202e}gnp.exe\u{2028}";
+
+#[test]
+fn no_command_shows_a_terminal_what_a_guest_wrote_for_it() {
+    let flowstone = Flowstone::new();
+    let stored = |(at, byte): (usize, u8)| format!("(i32.store8 (i32.const {}) (i32.const {byte}))\n", 8_192 + at);
+    let stored: String = ESCAPES.bytes().enumerate().map(stored).collect();
+    let length = ESCAPES.len();
+    let imports = r#"(import "flowstone:asset/log@0.1.0" "write" (func $log (param i32 i32 i32 i32 i32)))
+        (import "flowstone:asset/output@0.1.0" "set-metadata" (func $set_metadata (param i32 i32 i32)))
+        (import "flowstone:asset/output@0.1.0" "write" (func $write (param i32 i32 i32)))"#;
+    // The name of its metadata is `k`, the value the escapes; `fails` ends with them as its reason.
+    let code = format!(
+        r#"{stored}
+        (call $write (i32.const 8192) (i32.const {length}) (i32.const 512))
+        (i32.store8 (i32.const 9000) (i32.const 107))
+        (i32.store (i32.const 9008) (i32.const 9000)) (i32.store (i32.const 9012) (i32.const 1))
+        (i32.store (i32.const 9016) (i32.const 8192)) (i32.store (i32.const 9020) (i32.const {length}))
+        (call $set_metadata (i32.const 9008) (i32.const 1) (i32.const 512))
+        (call $log (i32.const 3) (i32.const 8192) (i32.const {length}) (i32.const 9008) (i32.const 1))
+        (if (i32.eq (i32.load8_u (local.get 0)) (i32.const 102)) (then
+          (i32.store8 (i32.const 16) (i32.const 1)) (i32.store8 (i32.const 24) (i32.const 1))
+          (i32.store (i32.const 32) (i32.const 8192)) (i32.store (i32.const 36) (i32.const {length}))))"#
+    );
+    let assets = [Described::new("makes"), Described::new("fails").saying("says nothing")];
+    let manifest =
+        pipeline(&flowstone, &component_that(&assets, imports, &code), "[assets.fails]\nretry.max_attempts = 1\n");
+    let shown = [
+        flowstone.run(["run", &manifest]).expect_status(1),
+        flowstone.run(["run", &manifest, "--force-all", "--json"]).expect_status(1),
+        flowstone.run(["logs", "latest"]).expect_status(0),
+        flowstone.run(["logs", "latest", "--json"]).expect_status(0),
+        flowstone.run(["lineage", "attack", "makes"]).expect_status(0),
+        flowstone.run(["lineage", "attack", "makes", "--format", "json"]).expect_status(0),
+        flowstone.run(["status"]).expect_status(0),
+        flowstone.run(["runs"]).expect_status(0),
+    ];
+    assert!(shown[2].stdout.contains("owned"), "what it wrote is shown: {}", shown[2].stdout);
+    let obeyed =
+        |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2028}' | '\u{2029}');
+    for output in &shown {
+        assert!(!output.stdout.contains(obeyed) && !output.stderr.contains(obeyed), "{output:?}");
+    }
+}
+
+/// What is tried through the command beside `examples/hostile`, and the test that tries it.
+const FURTHER: &[(&str, &str)] = &[
+    ("garbage", "a_component_that_describes_what_is_not_in_its_memory_is_refused_at_deploy"),
+    ("hoards", "guests_that_hold_all_they_may_leave_descriptors_for_the_host"),
+    ("escapes", "no_command_shows_a_terminal_what_a_guest_wrote_for_it"),
+    ("another-tenants-result", "a_result_of_one_tenant_is_not_used_again_for_another"),
+    ("another-tenants-ids", "what_one_tenant_knows_by_its_id_the_other_is_told_does_not_exist"),
+    ("another-tenants-resource", "a_resource_or_a_secret_of_one_tenant_cannot_be_granted_by_another"),
+];
+
+#[test]
+fn the_document_lists_every_attack_through_the_command() {
+    let document = fs::read_to_string(root().join("docs/attacks.md")).unwrap();
+    let (_, table) = document.split_once("## Through the command").unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let cells = |row: &str| row.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect::<Vec<_>>();
+    let listed: BTreeMap<String, String> = rows.map(|row| (cells(row)[1].clone(), cells(row)[3].clone())).collect();
+    let attacks = EXPECTED.iter().filter(|expected| !expected.asset.starts_with("honest"));
+    let mut expected: BTreeMap<String, String> =
+        attacks.map(|attack| (attack.asset.to_owned(), attack.verdict.to_owned())).collect();
+    for (name, test) in FURTHER {
+        let tests =
+            ["hostile", "tenants"].map(|file| fs::read_to_string(root().join(format!("tests/tests/{file}.rs"))));
+        assert!(tests.iter().any(|text| text.as_ref().unwrap().contains(&format!("fn {test}("))), "there is no {test}");
+        expected.insert((*name).to_owned(), listed.get(*name).cloned().unwrap_or_default());
+    }
+    assert_eq!(listed, expected);
 }

@@ -24,3 +24,4 @@ mod sql;
 mod store;
 mod structure;
 mod support;
+mod tenants;

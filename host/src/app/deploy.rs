@@ -182,13 +182,15 @@ impl App {
             .map_err(|problems| Trouble::User(problems.iter().map(ToString::to_string).collect()))?;
         let source = bytes.clone();
         let component =
-            self.engine.load(inspection.digest, async move || Ok(source.to_vec())).await.map_err(|error| {
-                if error.is_refused() {
-                    Trouble::User(vec![error.to_string()])
-                } else {
-                    Trouble::Host(AppError::host("compile a component", error))
-                }
-            })?;
+            self.engine.load(&self.tenant, inspection.digest, async move || Ok(source.to_vec())).await.map_err(
+                |error| {
+                    if error.is_refused() {
+                        Trouble::User(vec![error.to_string()])
+                    } else {
+                        Trouble::Host(AppError::host("compile a component", error))
+                    }
+                },
+            )?;
         let assets = self.engine.describe(&component).await.map_err(|failure| match failure {
             DescribeFailure::Host(_) => Trouble::Host(AppError::host("describe a component", failure)),
             failure => Trouble::User(vec![failure.to_string()]),

@@ -4,7 +4,13 @@ use std::{fs, io::Read as _, path::Path};
 
 use anyhow::{Context as _, bail};
 
-use super::{Exit, Mistake, arguments::Inspect, inspect_text, print, print::Talk, session::open_engine};
+use super::{
+    Exit, Mistake,
+    arguments::Inspect,
+    inspect_text, print,
+    print::Talk,
+    session::{TENANT, open_engine},
+};
 use crate::{
     config::Settings,
     engine::{DescribeFailure, Engine, Inspection},
@@ -58,7 +64,7 @@ async fn describe(
     inspection: &Inspection,
     bytes: Vec<u8>,
 ) -> anyhow::Result<Vec<AssetDefinition>> {
-    let component = match engine.load(inspection.digest, async move || Ok(bytes)).await {
+    let component = match engine.load(TENANT, inspection.digest, async move || Ok(bytes)).await {
         Err(error) if error.is_refused() => bail!(Mistake(error.to_string())),
         loaded => loaded.context("cannot compile the component")?,
     };

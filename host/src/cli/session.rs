@@ -93,7 +93,7 @@ impl Session {
 }
 
 /// Whose pipelines a local command works with.
-const TENANT: &str = "default";
+pub const TENANT: &str = "default";
 
 /// The engine compiles in a child, which is this program.
 pub fn open_engine(settings: &Settings, guests: usize) -> anyhow::Result<Arc<Engine>> {

@@ -1,7 +1,7 @@
 //! Compiled components on disk, of this machine and this engine only.
 //!
-//! `<cache>/<engine id>/<component digest>/<length>`: the length in the name tells a truncated file without reading
-//! it. Files are written beside their place, synced and renamed, so that any number of processes may write the same
+//! `<cache>/<engine id>/<tenant>/<component digest>/<length>`: the length in the name tells a truncated file without
+//! reading it, and no tenant finds out by the time of a deploy what another has. Files are written beside their place, synced and renamed, so that any number of processes may write the same
 //! one. Nothing in the directory is ever taken from elsewhere: see [`super::deserialize`].
 
 use std::{
@@ -57,8 +57,8 @@ impl CompiledCache {
     }
 
     /// The compiled component, when it is there whole. Removes what is there and is not.
-    pub fn find(&self, component: Digest) -> Result<Option<PathBuf>, CacheError> {
-        let folder = self.component_folder(component);
+    pub fn find(&self, tenant: &str, component: Digest) -> Result<Option<PathBuf>, CacheError> {
+        let folder = self.component_folder(tenant, component);
         let failed = |source| CacheError::Io { path: folder.clone(), source };
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -94,8 +94,8 @@ impl CompiledCache {
     }
 
     /// Gives a written file its name, whole and synced.
-    pub fn place(&self, file: NamedTempFile, component: Digest) -> Result<PathBuf, CacheError> {
-        let folder = self.component_folder(component);
+    pub fn place(&self, file: NamedTempFile, tenant: &str, component: Digest) -> Result<PathBuf, CacheError> {
+        let folder = self.component_folder(tenant, component);
         let failed = |source| CacheError::Io { path: folder.clone(), source };
         let length = file.as_file().metadata().map_err(failed)?.len();
         file.as_file().sync_data().map_err(failed)?;
@@ -105,8 +105,8 @@ impl CompiledCache {
         Ok(path)
     }
 
-    fn component_folder(&self, component: Digest) -> PathBuf {
-        self.folder.join(component.to_string())
+    fn component_folder(&self, tenant: &str, component: Digest) -> PathBuf {
+        self.folder.join(tenant).join(component.to_string())
     }
 }
 
@@ -125,18 +125,18 @@ mod tests {
     fn write(cache: &CompiledCache, component: Digest, bytes: &[u8]) -> PathBuf {
         let mut file = cache.temporary().unwrap();
         file.write_all(bytes).unwrap();
-        cache.place(file, component).unwrap()
+        cache.place(file, "t", component).unwrap()
     }
 
     #[test]
     fn what_was_placed_is_found_and_nothing_else() {
         let (_folder, cache) = cache();
         let component = Digest::of(b"a");
-        assert_eq!(cache.find(component).unwrap(), None);
+        assert_eq!(cache.find("t", component).unwrap(), None);
         drop(cache.temporary().unwrap());
         let path = write(&cache, component, b"code");
-        assert_eq!(cache.find(component).unwrap(), Some(path.clone()));
-        assert_eq!(cache.find(Digest::of(b"b")).unwrap(), None);
+        assert_eq!(cache.find("t", component).unwrap(), Some(path.clone()));
+        assert_eq!(cache.find("t", Digest::of(b"b")).unwrap(), None);
         assert_eq!(write(&cache, component, b"CODE"), path, "a second writer replaces the file");
         assert_eq!(fs::read(path).unwrap(), b"CODE");
     }
@@ -147,7 +147,7 @@ mod tests {
         let component = Digest::of(b"a");
         let path = write(&cache, component, b"code");
         fs::File::options().write(true).open(&path).unwrap().set_len(2).unwrap();
-        assert_eq!(cache.find(component).unwrap(), None);
+        assert_eq!(cache.find("t", component).unwrap(), None);
         assert!(!path.exists());
     }
 
@@ -159,7 +159,7 @@ mod tests {
         fs::rename(&path, path.with_file_name("other.cwasm")).unwrap();
         fs::write(folder.path().join("evil"), b"evil").unwrap();
         std::os::unix::fs::symlink(folder.path().join("evil"), path.with_file_name("4")).unwrap();
-        assert_eq!(cache.find(component).unwrap(), None);
+        assert_eq!(cache.find("t", component).unwrap(), None);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
         assert!(folder.path().join("evil").exists());
     }
@@ -181,10 +181,17 @@ mod tests {
     }
 
     #[test]
+    fn tenants_do_not_share_what_was_compiled_for_them() {
+        let (_folder, cache) = cache();
+        write(&cache, Digest::of(b"a"), b"code");
+        assert_eq!(cache.find("u", Digest::of(b"a")).unwrap(), None);
+    }
+
+    #[test]
     fn engines_do_not_share_what_they_compiled() {
         let (folder, cache) = cache();
         write(&cache, Digest::of(b"a"), b"code");
         let other = CompiledCache::open(&folder.path().join("compiled"), "engine-2").unwrap();
-        assert_eq!(other.find(Digest::of(b"a")).unwrap(), None);
+        assert_eq!(other.find("t", Digest::of(b"a")).unwrap(), None);
     }
 }

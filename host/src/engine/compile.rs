@@ -68,6 +68,7 @@ pub fn compile_child_main() -> ExitCode {
 fn compile_child() -> Result<(), (u8, String)> {
     let cannot = |error: std::io::Error| (CANNOT, error.to_string());
     limit_this_process().map_err(|error| cannot(error.into()))?;
+    offer_this_process();
     for missing in confine().map_err(cannot)? {
         eprintln!("{UNCONFINED}{missing}");
     }
@@ -91,6 +92,13 @@ fn limit_this_process() -> rustix::io::Result<()> {
     // A second apart, so that the first is met as a signal of its own and not as a kill that could be anybody's.
     let seconds = COMPILE_CPU_SECONDS_MAX;
     setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) })
+}
+
+/// When the machine runs out of memory, the kernel is to take it from the compiler and not from what serves everybody:
+/// several compilations within their limit may be more than there is.
+fn offer_this_process() {
+    // Where there is no /proc, the kernel decides by size.
+    drop(std::fs::write("/proc/self/oom_score_adj", "1000"));
 }
 
 /// Compiles a component into a file. Dropping the future kills the compiler.

@@ -22,8 +22,8 @@ use crate::{
         text::{neutralise, truncate},
     },
     limit::{
-        COMPONENT_BYTES_MAX, INSPECTION_ITEMS_MAX, MEMORY_BYTES_MAX, MESSAGE_BYTES_MAX, PER_MODULE_MAX,
-        TABLE_ELEMENTS_MAX,
+        COMPONENT_BYTES_MAX, FUNCTION_BYTES_MAX, FUNCTIONS_MAX, INSPECTION_ITEMS_MAX, LOCALS_MAX, MEMORY_BYTES_MAX,
+        MESSAGE_BYTES_MAX, PER_MODULE_MAX, TABLE_ELEMENTS_MAX,
     },
     pipeline::asset::Capability,
 };
@@ -73,8 +73,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The interfaces of WASI 0.2 that every guest finds, with nothing behind them.
-const BASELINE: &[&str] = &[
+/// The interfaces of WASI 0.2 that every guest finds, with nothing behind them. A test calls each of their functions.
+pub const BASELINE: &[&str] = &[
     "wasi:cli/environment",
     "wasi:cli/exit",
     "wasi:cli/stderr",
@@ -280,6 +280,7 @@ impl Contents {
         let mut contents = Self::default();
         let mut depth = 0_usize;
         let mut memory_bytes = 0_u64;
+        let mut code = Code::default();
         for payload in Parser::new(0).parse_all(bytes) {
             match payload? {
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
@@ -306,9 +307,11 @@ impl Contents {
                         initial_table(table?.ty.initial, problems);
                     }
                 }
+                Payload::CodeSectionEntry(body) => code.count(&body)?,
                 _ => {}
             }
         }
+        code.check(problems);
         if memory_bytes > MEMORY_BYTES_MAX {
             problems.push(format!(
                 "its memories begin with {memory_bytes} bytes, more than the {MEMORY_BYTES_MAX} that any asset may have: \
@@ -362,6 +365,48 @@ impl Contents {
                     None => problems.push(format!("its export `{name}` has no function `{function}`")),
                 }
             }
+        }
+    }
+}
+
+/// How much there is to compile. Each module is within what the format allows; a compiler can be kept busy for minutes
+/// with less.
+#[derive(Default)]
+struct Code {
+    functions: usize,
+    largest_bytes: usize,
+    most_locals: u64,
+}
+
+impl Code {
+    fn count(&mut self, body: &wasmparser::FunctionBody<'_>) -> wasmparser::Result<()> {
+        self.functions += 1;
+        self.largest_bytes = self.largest_bytes.max(body.range().len());
+        let mut locals = 0_u64;
+        for group in body.get_locals_reader()? {
+            locals += u64::from(group?.0);
+        }
+        self.most_locals = self.most_locals.max(locals);
+        Ok(())
+    }
+
+    fn check(&self, problems: &mut Problems) {
+        let Self { functions, largest_bytes, most_locals } = self;
+        if *functions > FUNCTIONS_MAX {
+            problems.push(format!(
+                "it has {functions} functions, more than {FUNCTIONS_MAX}: leave out what it does not use"
+            ));
+        }
+        if *largest_bytes > FUNCTION_BYTES_MAX {
+            problems.push(format!(
+                "one of its functions has {largest_bytes} bytes of code, more than {FUNCTION_BYTES_MAX}: build it with less \
+                 inlining"
+            ));
+        }
+        if *most_locals > LOCALS_MAX {
+            problems.push(format!(
+                "one of its functions has {most_locals} locals, more than {LOCALS_MAX}: build it with optimisation"
+            ));
         }
     }
 }
@@ -588,6 +633,19 @@ mod tests {
         check_component("(core module (memory 40000)) (core module (memory 40000))", &["its memories begin with"]);
         check_component("(core module (table 100001 funcref))", &["one of its tables begins with 100001"]);
         check_component("(core module (memory 1) (memory 1) (memory 1))", &["3 memories"]);
+    }
+
+    #[test]
+    fn more_code_than_a_compiler_should_have_to_read_is_refused() {
+        let locals = |count: u64| format!("(core module (func {}))", "(local i32)".repeat(count as usize));
+        check_component(&locals(LOCALS_MAX), &[]);
+        check_component(&locals(LOCALS_MAX + 1), &["10001 locals, more than 10000"]);
+        let code = |bytes: usize| format!("(core module (func {}))", "nop ".repeat(bytes));
+        check_component(&code(FUNCTION_BYTES_MAX), &["bytes of code, more than 2097152"]);
+        check_component(&code(FUNCTION_BYTES_MAX - 100), &[]);
+        let half = "(func)".repeat(FUNCTIONS_MAX / 2);
+        check_component(&format!("(core module {half}) (core module {half})"), &[]);
+        check_component(&format!("(core module {half}) (core module {half} (func))"), &["200001 functions"]);
     }
 
     #[test]

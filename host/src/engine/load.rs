@@ -61,13 +61,16 @@ impl LoadError {
     }
 }
 
-/// The components that are ready in memory: the most recently used ones. One load for each digest at a time.
+/// The components that are ready in memory: the most recently used ones. One load for each tenant's digest at a time.
 #[derive(Debug, Default)]
 pub(super) struct ReadyComponents(Mutex<Slots>);
 
+/// Whose it is, and which.
+type Name = (String, Digest);
+
 #[derive(Debug, Default)]
 struct Slots {
-    by_digest: HashMap<Digest, Slot>,
+    by_name: HashMap<Name, Slot>,
     uses: u64,
 }
 
@@ -79,39 +82,44 @@ struct Slot {
 
 impl ReadyComponents {
     /// The component, loading it if nobody has: whoever comes while it loads waits for that, and takes over if it fails.
-    pub async fn get_or_load<F, Fut>(&self, digest: Digest, load: F) -> Result<Arc<Component>, LoadError>
+    pub async fn get_or_load<F, Fut>(&self, name: Name, load: F) -> Result<Arc<Component>, LoadError>
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Arc<Component>, LoadError>>,
     {
-        let slot = self.slot(digest);
+        let slot = self.slot(name);
         slot.get_or_try_init(load).await.cloned()
     }
 
-    fn slot(&self, digest: Digest) -> Arc<OnceCell<Arc<Component>>> {
+    fn slot(&self, name: Name) -> Arc<OnceCell<Arc<Component>>> {
         // Nothing that can panic happens under the lock.
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         slots.uses += 1;
         let last_use = slots.uses;
-        let slot = slots.by_digest.entry(digest).or_insert_with(|| Slot { component: Arc::default(), last_use });
+        let slot = slots.by_name.entry(name).or_insert_with(|| Slot { component: Arc::default(), last_use });
         slot.last_use = last_use;
         let component = Arc::clone(&slot.component);
-        if slots.by_digest.len() > COMPONENTS_READY_MAX {
-            let oldest = slots.by_digest.iter().min_by_key(|(_, slot)| slot.last_use).map(|(digest, _)| *digest);
-            oldest.and_then(|oldest| slots.by_digest.remove(&oldest));
+        if slots.by_name.len() > COMPONENTS_READY_MAX {
+            let oldest = slots.by_name.iter().min_by_key(|(_, slot)| slot.last_use).map(|(name, _)| name.clone());
+            oldest.and_then(|oldest| slots.by_name.remove(&oldest));
         }
         component
     }
 }
 
 /// Loads a component from the compiled cache, or compiles it.
-pub(super) async fn load<F, Fut>(engine: &Engine, digest: Digest, bytes: F) -> Result<Arc<Component>, LoadError>
+pub(super) async fn load<F, Fut>(
+    engine: &Engine,
+    tenant: &str,
+    digest: Digest,
+    bytes: F,
+) -> Result<Arc<Component>, LoadError>
 where
     F: FnOnce() -> Fut,
     Fut: Future<Output = Result<Vec<u8>, BlobError>>,
 {
     let cache = |source| LoadError::Cache { digest, source };
-    if let Some(path) = engine.compiled.find(digest).map_err(cache)? {
+    if let Some(path) = engine.compiled.find(tenant, digest).map_err(cache)? {
         match map(engine, path.clone()).await {
             Ok(compiled) => return ready(engine, digest, compiled),
             Err(error) => {
@@ -125,7 +133,7 @@ where
     if Digest::of(&bytes) != digest {
         return Err(LoadError::Bytes { digest, source: BlobError::Corrupt { digest } });
     }
-    let path = compile_into_cache(engine, digest, &bytes).await?;
+    let path = compile_into_cache(engine, tenant, digest, &bytes).await?;
     let refused = |error: wasmtime::Error| LoadError::Refused { digest, why: format!("{error:#}") };
     ready(engine, digest, map(engine, path).await.map_err(refused)?)
 }
@@ -144,14 +152,14 @@ fn ready(
     Ok(Arc::new(component))
 }
 
-async fn compile_into_cache(engine: &Engine, digest: Digest, bytes: &[u8]) -> Result<PathBuf, LoadError> {
+async fn compile_into_cache(engine: &Engine, tenant: &str, digest: Digest, bytes: &[u8]) -> Result<PathBuf, LoadError> {
     let cache = |source| LoadError::Cache { digest, source };
     let failed = |why: String| LoadError::Compiler { digest, why };
     let _permit = engine.compiles.acquire().await.map_err(|error| failed(error.to_string()))?;
     let file = engine.compiled.temporary().map_err(cache)?;
     let output = file.reopen().map_err(|error| failed(error.to_string()))?;
     match compile(&engine.compiler, bytes, output).await {
-        Ok(()) => engine.compiled.place(file, digest).map_err(cache),
+        Ok(()) => engine.compiled.place(file, tenant, digest).map_err(cache),
         Err(CompileError::Refused(why)) => Err(LoadError::Refused { digest, why }),
         Err(error) => Err(failed(crate::capability::Abort::host_fault(&error).to_string())),
     }
@@ -170,14 +178,14 @@ mod tests {
     #[test]
     fn the_least_recently_used_component_makes_room() {
         let ready = ReadyComponents::default();
-        let digest = |n: usize| Digest::of(&n.to_le_bytes());
+        let name = |n: usize| ("t".to_owned(), Digest::of(&n.to_le_bytes()));
         for n in 0..COMPONENTS_READY_MAX {
-            ready.slot(digest(n));
+            ready.slot(name(n));
         }
-        ready.slot(digest(0));
-        ready.slot(digest(COMPONENTS_READY_MAX));
+        ready.slot(name(0));
+        ready.slot(name(COMPONENTS_READY_MAX));
         let slots = ready.0.lock().unwrap();
-        assert_eq!(slots.by_digest.len(), COMPONENTS_READY_MAX);
-        assert!(slots.by_digest.contains_key(&digest(0)) && !slots.by_digest.contains_key(&digest(1)));
+        assert_eq!(slots.by_name.len(), COMPONENTS_READY_MAX);
+        assert!(slots.by_name.contains_key(&name(0)) && !slots.by_name.contains_key(&name(1)));
     }
 }

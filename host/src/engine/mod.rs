@@ -27,7 +27,7 @@ pub use self::{
     compile::{SUBCOMMAND as COMPILE_SUBCOMMAND, compile_child_main},
     component::Component,
     describe::DescribeFailure,
-    inspect::{Import, ImportClass, Inspection, Problem},
+    inspect::{BASELINE, Import, ImportClass, Inspection, Problem},
     load::LoadError,
     report::Report,
     verdict::{Retry, Verdict},
@@ -137,13 +137,14 @@ impl Engine {
     }
 
     /// The component of this digest, ready to run: from memory, from the compiled cache, or compiled from its bytes,
-    /// which are only asked for in the last case. Concurrent calls for one digest compile it once.
-    pub async fn load<F, Fut>(&self, digest: Digest, bytes: F) -> Result<Arc<Component>, LoadError>
+    /// which are only asked for in the last case. Concurrent calls for one digest compile it once. Each tenant has its own:
+    /// how long this takes must not tell whether another has the same component.
+    pub async fn load<F, Fut>(&self, tenant: &str, digest: Digest, bytes: F) -> Result<Arc<Component>, LoadError>
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Vec<u8>, BlobError>>,
     {
-        self.ready.get_or_load(digest, || load::load(self, digest, bytes)).await
+        self.ready.get_or_load((tenant.to_owned(), digest), || load::load(self, tenant, digest, bytes)).await
     }
 
     /// What the component says about its assets. Its meaning is not judged here, only its size.

@@ -8,6 +8,7 @@
 mod apply;
 mod claim;
 mod commit;
+mod descriptors;
 mod execute;
 mod http;
 mod key_value;
@@ -165,6 +166,7 @@ impl Runner {
         blobs: BlobStore,
         settings: RunnerSettings,
     ) -> Result<Self, StoreError> {
+        descriptors::make_room(settings.slots);
         let worker = WorkerId::new();
         if settings.alone {
             store.expire_all_sessions().await?;

@@ -549,8 +549,11 @@ fn check_stored_inputs(shared: &Shared, job: &KnownJob) -> Result<(), Obstacle> 
 
 async fn load_component(shared: &Arc<Shared>, job: &KnownJob) -> Result<Arc<Component>, Obstacle> {
     let (blobs, tenant, digest) = (shared.blobs.clone(), job.claim.tenant.clone(), job.asset.bound.component);
-    let bytes = async move || blobs.read_all(&tenant, digest);
-    shared.engine.load(digest, bytes).await.map_err(|error| match error {
+    let bytes = {
+        let tenant = tenant.clone();
+        async move || blobs.read_all(&tenant, digest)
+    };
+    shared.engine.load(&tenant, digest, bytes).await.map_err(|error| match error {
         LoadError::Refused { .. } => Obstacle::Final(chain(&error)),
         // The bytes are gone or broken: no wait brings them back.
         LoadError::Bytes { source: BlobError::Missing { .. } | BlobError::Corrupt { .. }, .. } => {

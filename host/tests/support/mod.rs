@@ -11,7 +11,7 @@ use std::{
 use flowstone::{
     blob::{BlobError, BlobStore, Digest},
     capability::{Reach, context::Context},
-    engine::{Attempt, Component, Engine, EngineSettings, Report},
+    engine::{Attempt, BASELINE, Component, Engine, EngineSettings, Report},
     pipeline::policy::Limits,
 };
 use guest_wit_parser::{Resolve, WorldId};
@@ -117,12 +117,16 @@ impl Guest {
 
     /// The component.
     pub fn build(&self) -> Vec<u8> {
-        let text = self.text();
-        let mut module = wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let (resolve, world) = &*WORLD;
-        embed_component_metadata(&mut module, resolve, *world, StringEncoding::UTF8).unwrap();
-        ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
+        component(&self.text())
     }
+}
+
+/// The component of a core module that is written for the world of these tests.
+pub fn component(text: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let (resolve, world) = &*WORLD;
+    embed_component_metadata(&mut module, resolve, *world, StringEncoding::UTF8).unwrap();
+    ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
 }
 
 fn versioned(interface: &str) -> String {
@@ -130,36 +134,15 @@ fn versioned(interface: &str) -> String {
     format!("{interface}@{version}")
 }
 
-const WASI: &str = "0.2.12";
+/// The version of WASI that is vendored in `wit/deps`.
+pub const WASI: &str = "0.2.12";
 
-static WORLD: LazyLock<(Resolve, WorldId)> = LazyLock::new(|| {
+/// Everything that the host links: a component imports of it what its module does.
+pub static WORLD: LazyLock<(Resolve, WorldId)> = LazyLock::new(|| {
     let mut resolve = Resolve::default();
     resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")).unwrap();
-    let wasi: String = [
-        "cli/environment",
-        "cli/exit",
-        "cli/stdin",
-        "cli/stdout",
-        "cli/stderr",
-        "clocks/wall-clock",
-        "clocks/monotonic-clock",
-        "filesystem/preopens",
-        "filesystem/types",
-        "io/poll",
-        "io/streams",
-        "random/random",
-        "random/insecure",
-        "random/insecure-seed",
-        "sockets/instance-network",
-        "sockets/ip-name-lookup",
-        "sockets/tcp-create-socket",
-        "sockets/udp-create-socket",
-    ]
-    .iter()
-    .map(|interface| format!("import wasi:{interface}@{WASI};\n"))
-    .collect();
-    let text =
-        format!("package test:guest;\nworld guest {{ include flowstone:asset/asset-with-files@0.1.0;\n{wasi} }}");
+    let wasi: String = BASELINE.iter().map(|interface| format!("import {interface}@{WASI};\n")).collect();
+    let text = format!("package test:guest;\nworld guest {{ include flowstone:asset/everything@0.1.0;\n{wasi} }}");
     let package = resolve.push_str("guest.wit", &text).unwrap();
     let world = resolve.select_world(&[package], Some("guest")).unwrap();
     (resolve, world)
@@ -181,7 +164,11 @@ impl Host {
     }
 
     pub async fn load(&self, guest: &Guest) -> Arc<Component> {
-        let bytes = guest.build();
+        self.load_bytes(guest.build()).await
+    }
+
+    /// Of a component that was built otherwise.
+    pub async fn load_bytes(&self, bytes: Vec<u8>) -> Arc<Component> {
         if let Err(problems) = self.engine.inspect(&bytes) {
             panic!("{problems:#?}");
         }
@@ -224,7 +211,7 @@ pub fn settings(cache: PathBuf) -> EngineSettings {
 }
 
 pub async fn load(engine: &Engine, bytes: Vec<u8>) -> Arc<Component> {
-    engine.load(Digest::of(&bytes), || async { Ok::<_, BlobError>(bytes) }).await.unwrap()
+    engine.load("default", Digest::of(&bytes), || async { Ok::<_, BlobError>(bytes) }).await.unwrap()
 }
 
 /// The verdict's word.

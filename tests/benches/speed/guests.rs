@@ -30,7 +30,7 @@ impl Guests {
         let engine = Engine::new(settings).expect("the engine starts");
         let runtime = single_thread();
         let bytes = fs::read(pipeline::guest("bench")).expect("the component can be read");
-        let component = runtime.block_on(engine.load(Digest::of(&bytes), async || Ok(bytes)));
+        let component = runtime.block_on(engine.load("default", Digest::of(&bytes), async || Ok(bytes)));
         Self {
             component: component.expect("the component compiles"),
             runtime,

@@ -1,0 +1,13 @@
+;; Reads 4 GiB in one call, and would trap if it were given more than a megabyte.
+;; expect: succeeded
+
+(import "flowstone:asset/inputs@0.1.0" "open" (func $open_input (param i32 i32 i32 i32)))
+(import "flowstone:asset/inputs@0.1.0" "[method]reader.read" (func $read_input (param i32 i32 i32)))
+(func $materialize (param $asset i32) (param $length i32) (result i32)
+  (local $reader i32)
+  (call $open_input (i32.const 4096) (i32.const 3) (i32.const 0) (i32.const 2048))
+  (local.set $reader (i32.load (i32.const 2052)))
+  (call $read_input (local.get $reader) (i32.const 0xffffffff) (i32.const 2048))
+  (if (i32.ne (i32.load (i32.const 2056)) (i32.const 1048576)) (then unreachable))
+  (i32.const 1024))
+(data (i32.const 4096) "raw")

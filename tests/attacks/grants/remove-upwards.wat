@@ -1,0 +1,14 @@
+;; Removes a file above the directory.
+;; expect: failed
+;; says: `..` is not a name within a directory
+;; grants: station-write
+
+(import "flowstone:asset/files@0.1.0" "open" (func $open_directory (param i32 i32 i32)))
+(import "flowstone:asset/files@0.1.0" "[method]directory.remove" (func $remove (param i32 i32 i32 i32)))
+(func $materialize (param $asset i32) (param $length i32) (result i32)
+  (call $open_directory (i32.const 4096) (i32.const 7) (i32.const 2048))
+  (call $remove (i32.load (i32.const 2052)) (i32.const 8192) (i32.const 14) (i32.const 2048))
+  (drop (call $refused))
+  (i32.const 1024))
+(data (i32.const 4096) "station")
+(data (i32.const 8192) "../outside.csv")
