@@ -169,13 +169,13 @@ impl Staging {
     /// published after them.
     fn check_is_no_folder(&self, (directory, path): &Place) -> Result<(), Refusal> {
         let is_written = |path: &str| matches!(self.find(*directory, path), Some(Staged::Written(_)));
-        let folders = path.match_indices('/').map(|(at, _)| &path[..at]);
-        if let Some(file) = folders.into_iter().find(|folder| is_written(folder)) {
+        let mut folders = path.match_indices('/').map(|(at, _)| &path[..at]);
+        if let Some(file) = folders.find(|folder| is_written(folder)) {
             return Err(Refusal::invalid(format!("`{file}` is a file that this attempt writes, not a folder")));
         }
         let below = format!("{path}/");
-        let after = self.list(*directory, Some(&below)).take_while(|(other, _)| other.starts_with(&below));
-        match after.into_iter().any(|(_, staged)| matches!(staged, Staged::Written(_))) {
+        let mut after = self.list(*directory, Some(&below)).take_while(|(other, _)| other.starts_with(&below));
+        match after.any(|(_, staged)| matches!(staged, Staged::Written(_))) {
             true => Err(Refusal::invalid("it is a folder of files that this attempt writes")),
             false => Ok(()),
         }
