@@ -47,7 +47,13 @@ impl Tenants {
         let store = Store::connect(database.options()).await.unwrap();
         let (one, other) = (app("one", &engine, &store), app("other", &engine, &store));
         let secrets = SecretSources { variables: [].into(), seal_key: Some(SealKey::random().unwrap()) };
-        let settings = RunnerSettings { slots: 1, host: "here".into(), alone: false, secrets };
+        let settings = RunnerSettings {
+            slots: 1,
+            host: "here".into(),
+            alone: false,
+            secrets,
+            database_urls: [].into_iter().collect(),
+        };
         let runner = Runner::start(store, engine, one.blobs.clone(), settings).await.unwrap();
         let tenants = Self { database, folder, one, other, runner };
         let assets = [Described::new("made"), Described::new("made_of_it").reading("made")];
