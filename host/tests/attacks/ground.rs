@@ -165,6 +165,8 @@ impl Ground {
                 access,
                 paths: vec!["*.csv".into(), "**/*.csv".into()],
                 write_bytes: 10_000_000,
+                entries: 1_000,
+                mount: None,
             },
         }
     }
