@@ -473,12 +473,15 @@ pub const COMPONENT_BYTES_MAX: usize = 128 << 20;
 /// Imports, exports and problems that an inspection reports of one component.
 pub const INSPECTION_ITEMS_MAX: usize = 1_000;
 /// Functions of one component, over all its modules: a Python asset has 13,400, and each costs the compiler time of its own.
-pub const FUNCTIONS_MAX: usize = 200_000;
+pub const FUNCTIONS_MAX: usize = 100_000;
 /// Bytes of one function's code: the interpreter loop of Python has 430 KB, and the compiler's time and memory grow faster
 /// than a function does.
 pub const FUNCTION_BYTES_MAX: usize = 2 << 20;
 /// Locals of one function: the most that Python, JavaScript and Rust assets have is 271.
 pub const LOCALS_MAX: u64 = 10_000;
+/// Blocks within each other in one function: a switch of an interpreter has a block for each of its cases, some hundreds;
+/// the compiler's time grows with the square of it.
+pub const NESTING_MAX: usize = 5_000;
 /// Elements of one table: a Python asset needs more than 5,000.
 pub const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Core instances of one attempt: a Python asset has 38.

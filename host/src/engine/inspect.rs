@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use wasmparser::{
-    ComponentTypeRef, Parser, Payload, Validator, WasmFeatures,
+    ComponentTypeRef, Operator, Parser, Payload, Validator, WasmFeatures,
     component_types::ComponentEntityType,
     types::{Types, TypesRef},
 };
@@ -23,7 +23,7 @@ use crate::{
     },
     limit::{
         COMPONENT_BYTES_MAX, FUNCTION_BYTES_MAX, FUNCTIONS_MAX, INSPECTION_ITEMS_MAX, LOCALS_MAX, MEMORY_BYTES_MAX,
-        MESSAGE_BYTES_MAX, PER_MODULE_MAX, TABLE_ELEMENTS_MAX,
+        MESSAGE_BYTES_MAX, NESTING_MAX, PER_MODULE_MAX, TABLE_ELEMENTS_MAX,
     },
     pipeline::asset::Capability,
 };
@@ -376,6 +376,7 @@ struct Code {
     functions: usize,
     largest_bytes: usize,
     most_locals: u64,
+    deepest: usize,
 }
 
 impl Code {
@@ -387,11 +388,20 @@ impl Code {
             locals += u64::from(group?.0);
         }
         self.most_locals = self.most_locals.max(locals);
+        let mut depth = 0_usize;
+        for operator in body.get_operators_reader()? {
+            match operator? {
+                Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => depth += 1,
+                Operator::End => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            self.deepest = self.deepest.max(depth);
+        }
         Ok(())
     }
 
     fn check(&self, problems: &mut Problems) {
-        let Self { functions, largest_bytes, most_locals } = self;
+        let Self { functions, largest_bytes, most_locals, deepest } = self;
         if *functions > FUNCTIONS_MAX {
             problems.push(format!(
                 "it has {functions} functions, more than {FUNCTIONS_MAX}: leave out what it does not use"
@@ -406,6 +416,11 @@ impl Code {
         if *most_locals > LOCALS_MAX {
             problems.push(format!(
                 "one of its functions has {most_locals} locals, more than {LOCALS_MAX}: build it with optimisation"
+            ));
+        }
+        if *deepest > NESTING_MAX {
+            problems.push(format!(
+                "one of its functions has {deepest} blocks within each other, more than {NESTING_MAX}: split it"
             ));
         }
     }
@@ -645,7 +660,10 @@ mod tests {
         check_component(&code(FUNCTION_BYTES_MAX - 100), &[]);
         let half = "(func)".repeat(FUNCTIONS_MAX / 2);
         check_component(&format!("(core module {half}) (core module {half})"), &[]);
-        check_component(&format!("(core module {half}) (core module {half} (func))"), &["200001 functions"]);
+        check_component(&format!("(core module {half}) (core module {half} (func))"), &["100001 functions"]);
+        let nested = |depth: usize| format!("(core module (func {} {}))", "block ".repeat(depth), "end ".repeat(depth));
+        check_component(&nested(NESTING_MAX), &[]);
+        check_component(&nested(NESTING_MAX + 1), &["5001 blocks within each other"]);
     }
 
     #[test]

@@ -138,19 +138,29 @@ fn compiled() -> Vec<Attack> {
             "bytes of code, more than",
             || with_module(&nested(1_000_000)),
         ),
-        compiled("nested-blocks", "Has a function of 600,000 blocks within each other.", || nested(600_000)),
+        refused(
+            "compiler/nested-blocks",
+            "Has a function of 600,000 blocks within each other.",
+            "600000 blocks within each other, more than",
+            || with_module(&nested(600_000)),
+        ),
+        compiled(
+            "five-thousand-nested-blocks",
+            "Has a function of as many blocks within each other as may be.",
+            || nested(5_000),
+        ),
         compiled(
             "nested-branches",
-            "Has 30,000 conditions within each other, over a hundred locals that each of them changes.",
+            "Has 5,000 conditions within each other, over a hundred locals that each of them changes.",
             || {
                 let mut body = Vec::new();
-                for n in 0..30_000_u32 {
+                for n in 0..5_000_u32 {
                     body.extend([0x20, 0x00, 0x04, 0x40, 0x20]);
                     body.extend(number(n % 100));
                     body.extend([0x41, 0x01, 0x6a, 0x21]);
                     body.extend(number((n + 1) % 100));
                 }
-                body.extend(vec![0x0b; 30_000]);
+                body.extend(vec![0x0b; 5_000]);
                 function(&[(100, I32)], &body)
             },
         ),
