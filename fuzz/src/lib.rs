@@ -35,16 +35,15 @@ mod tests {
 
     #[test]
     fn every_seed_holds_what_is_promised() {
-        let targets: [(&str, fn(&[u8])); 4] = [
-            ("manifest", super::manifest::check),
-            ("partition", super::partition::check),
-            ("policy", super::policy::check),
-            ("response", super::response::check),
-        ];
-        for (target, check) in targets {
-            let seeds = files(&format!("seeds/{target}"));
-            assert!(seeds.len() > 2, "{target}");
-            seeds.iter().for_each(|seed| check(seed));
-        }
+        each("manifest", super::manifest::check);
+        each("partition", super::partition::check);
+        each("policy", super::policy::check);
+        each("response", super::response::check);
+    }
+
+    fn each(target: &str, check: impl Fn(&[u8])) {
+        let seeds = files(&format!("seeds/{target}"));
+        assert!(seeds.len() > 2, "{target}");
+        seeds.iter().for_each(|seed| check(seed));
     }
 }

@@ -103,11 +103,11 @@ fn requests(base: &BaseUrl, path: &[u8], glob: &[u8], parameter: &[u8], location
         accepted(base, &target);
         same_origin(base, text(location));
     }
-    if let Ok(uri) = http::Uri::try_from(url) {
-        if let Some(Ok(target)) = open.url(&uri) {
-            accepted(base, &target);
-            same_origin(base, text(url));
-        }
+    if let Ok(uri) = http::Uri::try_from(url)
+        && let Some(Ok(target)) = open.url(&uri)
+    {
+        accepted(base, &target);
+        same_origin(base, text(url));
     }
 }
 

@@ -273,7 +273,8 @@ fn paths_in(document: &str) -> BTreeSet<String> {
         let named = [".rs", ".md", ".toml", ".sql", ".wit", ".csv"].iter().any(|ending| text.ends_with(ending));
         let ours = ["host/", "tests/", "examples/", "fuzz/", "scripts/", "docs/", "wit/", "migrations/", "guest-sdk/"];
         let known = ours.iter().any(|folder| text.starts_with(folder));
-        (named || known) && !text.contains([' ', '*', '<', '{'])
+        // What leads out of the project is no claim about it.
+        (named || known) && !text.contains([' ', '*', '<', '{']) && !text.starts_with("../")
     };
     let paths = quoted.filter(is_path).map(|path| path.trim_end_matches('/').to_owned());
     paths.collect()
