@@ -486,7 +486,7 @@ async fn an_operators_bucket_is_one_for_all_pipelines() {
     let table = setting.flowstone.run(["grants", "one"]).expect_status(0).stdout;
     let row = table.lines().find(|line| line.starts_with("counts")).unwrap();
     let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
-    assert_eq!(cells, ["counts", "key-value", "bucket", "read-write **, writes up to 1000 keys of 1 MiB", "operator"]);
+    assert_eq!(cells, ["counts", "key-value", "bucket", "read-write **, writes up to 1000 keys of 1MiB", "operator"]);
 
     // What the operator lowers or takes away holds for what was deployed before.
     fs::write(folder.join("operator.toml"), format!("{DECLARED}access = \"read\"\n")).unwrap();
