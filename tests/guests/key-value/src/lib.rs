@@ -120,41 +120,6 @@ fn counts_by_reading(ctx: &Context) -> Result<String> {
     Ok(next.to_string())
 }
 
-/// Reads, then waits for the word to go on, which is in a file: meanwhile others write.
-#[asset(requires(bucket = key_value("reads and writes"), gate = files("looks for the word to go on")))]
-fn reads_then_waits(ctx: &Context) -> Result<String> {
-    #[derive(Deserialize)]
-    struct Config {
-        /// `get` or `keys`, and what of.
-        reads: [String; 2],
-        #[serde(default)]
-        fails: bool,
-    }
-    let Config { reads: [how, what], fails } = ctx.config()?;
-    let bucket = ctx.bucket("bucket")?;
-    let read = match how.as_str() {
-        "get" => bucket.text(&what)?.unwrap_or_else(|| "nothing".into()),
-        "keys" => bucket.keys(&what).collect::<Result<Vec<_>>>()?.join(" "),
-        other => return Err(Error::permanent(format!("nothing is read by {other}"))),
-    };
-    bucket.set("mine", &read)?;
-    let gate = ctx.directory("gate")?;
-    gate.append(&format!("read.{}", ctx.attempt()), &read)?;
-    loop {
-        match gate.text("go") {
-            // A file that is being written is empty for a moment.
-            Ok(text) if text.is_empty() => {}
-            Ok(_) => break,
-            Err(error) if error.capability_error() == Some(&CapabilityError::NotFound) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    match fails {
-        true => Err(Error::permanent(format!("it does not like {read}"))),
-        false => Ok(read),
-    }
-}
-
 /// Asks for what it may not, again and again, and goes on.
 #[asset(requires(bucket = key_value("asks for what it may not")))]
 fn insists(ctx: &Context) -> Result<String> {
