@@ -87,6 +87,7 @@ fn space(first: DimensionKeys, second: &[String], selection: &str) {
         inputs: vec![],
         dimensions,
         requirements: vec![],
+        parameters: vec![],
         media_type: "text/plain".into(),
         checks: vec![],
         tags: vec![],
