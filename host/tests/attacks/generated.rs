@@ -181,8 +181,8 @@ fn compiled() -> Vec<Attack> {
             let data = [number(100_000), [1, 1, 7].repeat(100_000)].concat();
             module(&[section(5, &[1, 0, 1]), section(11, &data)])
         }),
-        compiled("million-elements", "Has a million elements for a table.", || {
-            let elements = [vec![1, 1, 0], number(1_000_000), vec![0; 1_000_000]].concat();
+        compiled("hundred-thousand-elements", "Has 100,000 elements for a table.", || {
+            let elements = [vec![1, 1, 0], number(100_000), vec![0; 100_000]].concat();
             module(&[types_of_nothing(), section(3, &[1, 0]), section(9, &elements), section(10, &[1, 2, 0, 0x0b])])
         }),
         compiled("million-globals", "Has a million globals.", || {
