@@ -224,7 +224,7 @@ fn a_name_that_makes_no_sense_is_invalid_whatever_is_asked_of_it() {
         assert!(ended.starts_with("invalid"), "{step}: {ended}");
     }
     assert_eq!(vault.snapshot(), before);
-    assert_eq!(vault.denials(), Vec::<serde_json::Value>::new(), "what makes no sense cannot be granted either");
+    assert!(vault.denials().is_empty(), "what makes no sense cannot be granted either");
 }
 
 #[test]
