@@ -14,12 +14,13 @@ use flowstone_tests::{
 use serde_json::{Value, json};
 
 /// The folders of `examples/`, each with the tests that run it.
-const TESTED: [(&str, &str); 5] = [
+const TESTED: [(&str, &str); 6] = [
     ("hello", "examples.rs"),
     ("hostile", "hostile.rs"),
     ("weather", "examples.rs"),
     ("http", "http.rs"),
     ("visits", "key_value.rs"),
+    ("foreign", "foreign.rs"),
 ];
 
 #[test]

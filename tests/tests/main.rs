@@ -11,6 +11,7 @@ mod embedded;
 mod examples;
 mod faults;
 mod findings;
+mod foreign;
 mod grants;
 mod hostile;
 mod http;

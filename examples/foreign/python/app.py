@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import surroundings
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.exports.definitions import Asset, Capability, Input, Kind, Mapping_Same, Requirement
@@ -35,14 +36,28 @@ class Definitions(exports.Definitions):
                 media_type="text/csv",
                 checks=[],
                 tags=[],
-            )
+            ),
+            Asset(
+                name="surroundings",
+                description="What the standard library finds around an asset.",
+                kind=Kind.PLAIN,
+                inputs=[],
+                dimensions=[],
+                requirements=[],
+                media_type="text/plain",
+                checks=[],
+                tags=[],
+            ),
         ]
 
 
 class Materializer(exports.Materializer):
     def materialize(self, asset: str) -> Outcome:
-        with Step("the shop"), http.open("shop") as shop, key_value.open("prices") as prices:
-            write_invoice(Prices(asset, shop, prices))
+        if asset == "surroundings":
+            surroundings.write(write)
+        else:
+            with Step("the shop"), http.open("shop") as shop, key_value.open("prices") as prices:
+                write_invoice(Prices(asset, shop, prices))
         return Outcome_Done()
 
 

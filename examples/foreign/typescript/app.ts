@@ -45,9 +45,18 @@ function step<T>(what: string, act: () => T): T {
   try {
     return act();
   } catch (error) {
-    log("info", `DEBUG ${typeof error} ${error} ${JSON.stringify(error)} ${(error as any)?.constructor?.name} ${(error as any)?.stack}`, []);
-    throw error;
+    throw isRefusal(error) ? failure(what, error.payload) : error;
   }
+}
+
+/** What the host answers instead of a result is thrown with the contract's error as its payload. */
+function isRefusal(error: unknown): error is { payload: CapabilityError } {
+  return typeof error === "object" && error !== null && "payload" in error;
+}
+
+function failure(what: string, error: CapabilityError): Failure {
+  const message = "val" in error ? `${what}: ${error.tag}: ${error.val}` : `${what}: ${error.tag}`;
+  return error.tag === "unavailable" ? { tag: "retryable", val: { message } } : { tag: "permanent", val: message };
 }
 
 /** What is remembered of an item, or else what the shop says, which is remembered then. */
@@ -58,7 +67,7 @@ function findPrice(asset: string, shop: Client, prices: Bucket, item: string): b
   if (known) return BigInt(decoded(known.value));
   const price = step(what, () => askForPrice(shop, item));
   step(what, () => prices.set(key, price));
-  step(what, () => prices.increment(`${asset}/asked`, 1n));
+  step(what, () => prices.increment(`${asset}/asked`, 1));
   return BigInt(decoded(price));
 }
 

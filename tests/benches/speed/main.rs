@@ -4,6 +4,7 @@
 //! It asserts nothing about time: machines differ, and a busy one is not wrong. A target that is missed is marked.
 
 mod bytes;
+mod components;
 mod cpu;
 mod guests;
 mod jobs;
@@ -23,9 +24,10 @@ struct Bench {
     measure: fn() -> Vec<Row>,
 }
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 7] = [
     Bench { name: "noop", measure: noop::measure },
     Bench { name: "start", measure: start::measure },
+    Bench { name: "components", measure: components::measure },
     Bench { name: "jobs", measure: jobs::measure },
     Bench { name: "plan", measure: plan::measure },
     Bench { name: "bytes", measure: bytes::measure },
