@@ -28,10 +28,10 @@ struct Invoices {
 }
 
 const PRICES: [(&str, &str); 4] = [
-    ("green%20tea", "320"),
-    ("cr%C3%A8me%20br%C3%BBl%C3%A9e", "575"),
+    ("green+tea", "320"),
+    ("cr%C3%A8me+br%C3%BBl%C3%A9e", "575"),
     ("%E3%81%8A%E8%8C%B6", "410"),
-    ("paper%20clip", "1"),
+    ("paper+clip", "1"),
 ];
 
 impl Invoices {
@@ -221,11 +221,10 @@ fn what_goes_wrong_is_said_in_the_words_of_each_language() {
     invoices.order("green tea,twelve");
     invoices.run("", "", 1);
     for (language, attempt) in invoices.attempts() {
-        println!("{language}: {attempt:#}");
         let (verdict, reason) = match language {
             "rust" => ("failed", "invalid digit"),
             "python" => ("trapped", "ValueError: invalid literal for int() with base 10: 'twelve'"),
-            "typescript" => ("trapped", "SyntaxError"),
+            "typescript" => ("trapped", "invalid BigInt literal"),
             _ => ("trapped", "it is a number"),
         };
         assert_eq!(attempt["verdict"], verdict, "{language}: {attempt:#}");

@@ -56,7 +56,7 @@ class Materializer(exports.Materializer):
         if asset == "surroundings":
             surroundings.write(write)
         else:
-            with Step("the shop"), http.open("shop") as shop, key_value.open("prices") as prices:
+            with Step("the invoice"), http.open("shop") as shop, key_value.open("prices") as prices:
                 write_invoice(Prices(asset, shop, prices))
         return Outcome_Done()
 
@@ -112,15 +112,15 @@ class Prices:
 def write_invoice(prices: Prices) -> None:
     with Step("the orders"), inputs.open("orders", 0) as reader:
         orders = read_all(reader.read).decode().splitlines()[1:]
-    sum = 0
+    due = 0
     write("item,quantity,cents,total\n")
     for order in orders:
         item, quantity = order.split(",")
         cents = prices.cents(item)
         total = int(quantity) * cents
-        sum += total
+        due += total
         write(f"{item},{quantity},{cents},{total}\n")
-    write(f"sum,,,{sum}\n")
+    write(f"sum,,,{due}\n")
     count = [Field("orders", str(len(orders)))]
     output.set_metadata(count)
     log.write(log.Level.INFO, "priced", count)
