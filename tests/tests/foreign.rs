@@ -27,12 +27,8 @@ struct Invoices {
     manifest: String,
 }
 
-const PRICES: [(&str, &str); 4] = [
-    ("green+tea", "320"),
-    ("cr%C3%A8me+br%C3%BBl%C3%A9e", "575"),
-    ("%E3%81%8A%E8%8C%B6", "410"),
-    ("paper+clip", "1"),
-];
+const PRICES: [(&str, &str); 4] =
+    [("green+tea", "320"), ("cr%C3%A8me+br%C3%BBl%C3%A9e", "575"), ("%E3%81%8A%E8%8C%B6", "410"), ("paper+clip", "1")];
 
 impl Invoices {
     fn new() -> Self {

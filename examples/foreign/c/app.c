@@ -18,7 +18,6 @@
 typedef exports_flowstone_asset_definitions_asset_t asset;
 typedef exports_flowstone_asset_definitions_input_t input;
 typedef exports_flowstone_asset_definitions_requirement_t requirement;
-typedef exports_flowstone_asset_definitions_capability_t capability;
 typedef exports_flowstone_asset_materializer_outcome_t outcome;
 typedef flowstone_asset_http_borrow_client_t client;
 typedef flowstone_asset_key_value_borrow_bucket_t bucket;
@@ -56,6 +55,9 @@ __attribute__((format(printf, 1, 2))) static char *format(const char *format, ..
   return text;
 }
 
+// With the NUL at its end that C wants.
+static char *copied(string s) { return format("%.*s", (int)s.len, (char *)s.ptr); }
+
 // Puts more behind a text that ends with NUL.
 static void append(bytes *text, bytes more) {
   text->ptr = realloc(text->ptr, text->len + more.len + 1);
@@ -90,13 +92,12 @@ static bool refused(failure *why, const char *what, const capability_error *erro
   case FLOWSTONE_ASSET_TYPES_CAPABILITY_ERROR_CONFLICT:
     return fail(why, format("%s: conflict", what));
   case FLOWSTONE_ASSET_TYPES_CAPABILITY_ERROR_LIMIT_REACHED:
-    return fail(why, format("%s: limit reached: %.*s", what, (int)error->val.limit_reached.len, error->val.limit_reached.ptr));
+    return fail(why, format("%s: limit reached: %s", what, copied(error->val.limit_reached)));
   case FLOWSTONE_ASSET_TYPES_CAPABILITY_ERROR_INVALID:
-    return fail(why, format("%s: invalid: %.*s", what, (int)error->val.invalid.len, error->val.invalid.ptr));
+    return fail(why, format("%s: invalid: %s", what, copied(error->val.invalid)));
   default:
     why->tag = FLOWSTONE_ASSET_TYPES_FAILURE_RETRYABLE;
-    why->val.retryable.message =
-        owned(format("%s: unavailable: %.*s", what, (int)error->val.unavailable.len, error->val.unavailable.ptr));
+    why->val.retryable.message = owned(format("%s: unavailable: %s", what, copied(error->val.unavailable)));
     why->val.retryable.after_ms.is_some = false;
     return false;
   }
@@ -136,9 +137,10 @@ static bool read_orders(bytes *orders, failure *why) {
   flowstone_asset_inputs_own_reader_t reader;
   capability_error error;
   if (!flowstone_asset_inputs_open(&name, 0, &reader, &error)) return refused(why, "the orders", &error);
+  flowstone_asset_inputs_borrow_reader_t from = flowstone_asset_inputs_borrow_reader(reader);
   bytes chunk;
   do {
-    if (!flowstone_asset_inputs_method_reader_read(flowstone_asset_inputs_borrow_reader(reader), CHUNK_BYTES, &chunk, &error))
+    if (!flowstone_asset_inputs_method_reader_read(from, CHUNK_BYTES, &chunk, &error))
       return refused(why, "the orders", &error);
     append(orders, chunk);
   } while (chunk.len > 0);
@@ -160,11 +162,12 @@ static bool ask_for_price(client shop, const char *item, bytes *price, failure *
   flowstone_asset_http_own_response_t answer;
   capability_error error;
   if (!flowstone_asset_http_method_client_send(shop, &request, &answer, &error)) return refused(why, what, &error);
-  int status = flowstone_asset_http_method_response_status(flowstone_asset_http_borrow_response(answer));
+  flowstone_asset_http_borrow_response_t from = flowstone_asset_http_borrow_response(answer);
+  int status = flowstone_asset_http_method_response_status(from);
   if (status != 200) return fail(why, format("%s: status %d", what, status));
   bytes chunk;
   do {
-    if (!flowstone_asset_http_method_response_read(flowstone_asset_http_borrow_response(answer), CHUNK_BYTES, &chunk, &error))
+    if (!flowstone_asset_http_method_response_read(from, CHUNK_BYTES, &chunk, &error))
       return refused(why, what, &error);
     append(price, chunk);
   } while (chunk.len > 0);
@@ -229,8 +232,9 @@ bool exports_flowstone_asset_materializer_materialize(string *name, outcome *ret
   capability_error error;
   if (!flowstone_asset_http_open(&shop_name, &shop, &error)) return refused(why, "the shop", &error);
   if (!flowstone_asset_key_value_open(&prices_name, &prices, &error)) return refused(why, "the prices", &error);
-  const char *asset = format("%.*s", (int)name->len, name->ptr);
-  bool made = write_invoice(flowstone_asset_http_borrow_client(shop), flowstone_asset_key_value_borrow_bucket(prices), asset, why);
+  client asked = flowstone_asset_http_borrow_client(shop);
+  bucket known = flowstone_asset_key_value_borrow_bucket(prices);
+  bool made = write_invoice(asked, known, copied(*name), why);
   flowstone_asset_http_client_drop_own(shop);
   flowstone_asset_key_value_bucket_drop_own(prices);
   ret->tag = EXPORTS_FLOWSTONE_ASSET_MATERIALIZER_OUTCOME_DONE;
