@@ -3,7 +3,8 @@
 
 -- Versions of values and of sets of keys. They never come again, so that what was removed and written anew is not
 -- mistaken for what was read.
-create sequence bucket_version;
+-- Below 2^52: a guest whose numbers are doubles must get them whole, and the next bit marks an attempt's own writes.
+create sequence bucket_version maxvalue 4503599627370495;
 
 -- Whoever commits locks the buckets that it touches, in the order of their keys: for a share when it has only read, and
 -- for itself when it writes. Their entries need no further lock.

@@ -14,7 +14,7 @@ use flowstone_tests::{
 use serde_json::{Value, json};
 
 /// The folders of `examples/`, each with the tests that run it.
-const TESTED: [(&str, &str); 7] = [
+const TESTED: [(&str, &str); 8] = [
     ("hello", "examples.rs"),
     ("hostile", "hostile.rs"),
     ("weather", "examples.rs"),
@@ -22,6 +22,7 @@ const TESTED: [(&str, &str); 7] = [
     ("sql", "sql/apply.rs"),
     ("files", "examples.rs"),
     ("visits", "key_value.rs"),
+    ("foreign", "foreign.rs"),
 ];
 
 #[test]

@@ -13,6 +13,7 @@ mod examples;
 mod faults;
 mod files;
 mod findings;
+mod foreign;
 mod grants;
 mod hostile;
 mod http;

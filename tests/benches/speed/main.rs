@@ -5,6 +5,7 @@
 
 mod bytes;
 mod capabilities;
+mod components;
 mod cpu;
 mod guests;
 mod jobs;
@@ -24,9 +25,10 @@ struct Bench {
     measure: fn() -> Vec<Row>,
 }
 
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 8] = [
     Bench { name: "noop", measure: noop::measure },
     Bench { name: "start", measure: start::measure },
+    Bench { name: "components", measure: components::measure },
     Bench { name: "jobs", measure: jobs::measure },
     Bench { name: "plan", measure: plan::measure },
     Bench { name: "bytes", measure: bytes::measure },

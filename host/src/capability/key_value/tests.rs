@@ -201,6 +201,7 @@ async fn compare_and_set_compares_with_what_the_attempt_sees() {
     attempt.replace(BUCKET, "a", first, b"2".to_vec()).await.unwrap();
     refused(attempt.replace(BUCKET, "a", first, vec![]).await, "conflict");
     let second = version(&mut attempt, "a").await;
+    assert!(second.is_some_and(|second| second < 1 << 53), "a double holds it: {second:?}");
     // The same value again is another one.
     set(&mut attempt, "a", "2");
     refused(attempt.replace(BUCKET, "a", second, vec![]).await, "conflict");

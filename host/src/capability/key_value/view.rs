@@ -87,8 +87,9 @@ enum Staged {
     Add(i64),
 }
 
-/// Versions of the database are positive numbers of 64 bits with a sign: these are never among them.
-const OWN_VERSION: u64 = 1 << 63;
+/// Versions of the database end below this: these are never among them. And they stay below 2^53, as the contract says: in
+/// JavaScript a number is a double, and two versions that round to one would be taken for each other.
+const OWN_VERSION: u64 = 1 << 52;
 
 impl View {
     pub fn new(granted: GrantedBucket) -> Self {
