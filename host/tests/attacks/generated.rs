@@ -303,10 +303,10 @@ fn types() -> Vec<Attack> {
             let types: String = (1..5_000).map(|n| format!("(type $t{n} (option $t{}))", n - 1)).collect();
             of_context(format!("(type $t0 (option u8)){types}"), 4_999)
         }),
-        refused("types/nested-components", "Has a component in a component, two hundred thousand deep.", "", || {
+        refused("types/nested-components", "Has a component in a component, five thousand deep.", "", || {
             let mut size = COMPONENT.len() as u32;
             let mut heads = vec![COMPONENT.to_vec()];
-            for _ in 0..200_000 {
+            for _ in 0..5_000 {
                 heads.push([&COMPONENT[..], &[4], &number(size)].concat());
                 size += heads[heads.len() - 1].len() as u32;
             }
