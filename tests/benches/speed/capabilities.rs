@@ -1,14 +1,21 @@
-//! What a grant costs where nothing leaves the process: the call of a function, and the judgement of a request.
+//! What a grant costs where nothing leaves the process: the call of a function, a value that was read before, and the
+//! judgement of a request.
 
 use std::{
     hint::black_box,
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
 use flowstone::{
-    capability::{Reach, http::policy::Policy},
+    capability::{
+        Reach,
+        http::Policy,
+        key_value::{BucketReader, GrantedBucket, KeyBound, Reading, StoredKeys, StoredValue},
+    },
     pipeline::{
         http::{HttpGrant, HttpResource},
+        key_value::BucketGrant,
         policy::Limits,
     },
 };
@@ -21,25 +28,31 @@ use crate::{
 
 const ROUNDS: usize = 7;
 const CALLS: usize = 200_000;
+const GETS: usize = 50_000;
+const VALUE_BYTES: usize = 1_024;
 const JUDGEMENTS: usize = 20_000;
 const FUEL: u64 = 1 << 50;
 const NANOS: f64 = 1e9;
 const MICROS: f64 = 1e6;
 
-/// Nanoseconds of a call, guest and component boundary included, and microseconds of a judgement.
+/// Nanoseconds of a call and microseconds of a value, guest and component boundary included, and of a judgement.
 pub fn measure() -> Vec<Row> {
     let guests = Guests::new();
     let policy = policy();
-    let (mut calls, mut native, mut judged, mut parsed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut calls, mut native, mut gets, mut copied) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut judged, mut parsed) = (Vec::new(), Vec::new());
     time_calls(&guests, CALLS);
     for _ in 0..ROUNDS {
         calls.push((time_calls(&guests, CALLS) - time_calls(&guests, 0)) * NANOS / CALLS as f64);
         native.push(time_each(CALLS, SystemTime::now) * NANOS);
+        gets.push((time_gets(&guests, GETS) - time_gets(&guests, 1)) * MICROS / GETS as f64);
+        copied.push(time_each(GETS, || vec![7_u8; VALUE_BYTES]) * MICROS);
         judged.push(p50_us(|| judge(&policy)));
         parsed.push(p50_us(|| url::Url::parse(URL)));
     }
     vec![
         Row::new("call of a granted capability", "ns", calls).against("the clock, natively", native).at_most(300.0),
+        Row::new("get of 1 KiB that was read before", "us", gets).against("making 1 KiB", copied).at_most(5.0),
         Row::new("judgement of an http request, p50", "us", judged).against("parsing its URL", parsed).at_most(2.0),
     ]
 }
@@ -52,6 +65,33 @@ fn time_calls(guests: &Guests, calls: usize) -> f64 {
     let report = guests.run(attempt);
     assert_eq!(report.uses.iter().map(|used| used.calls).sum::<u64>(), calls as u64, "each call is counted");
     report.run_us as f64 / MICROS
+}
+
+/// Seconds of an attempt that asks for the same value so often.
+fn time_gets(guests: &Guests, gets: usize) -> f64 {
+    let mut attempt = guests.attempt("bucket_gets", Limits { fuel: FUEL, ..Limits::default() });
+    attempt.context.config = json!({ "size": gets }).to_string();
+    let grant = json!({
+        "resource": "seen", "access": "read", "keys": ["**"], "writes": 1, "write_bytes": 1,
+    });
+    let grant: BucketGrant = serde_json::from_value(grant).expect("it is a grant");
+    let bucket = GrantedBucket { grant, value_bytes_max: VALUE_BYTES as u64, reader: Arc::new(OneValue) };
+    attempt.reach = Reach { buckets: vec![bucket], ..Reach::default() };
+    guests.run(attempt).run_us as f64 / MICROS
+}
+
+/// A bucket with one value, which is there at once: what the database takes is not measured here.
+#[derive(Debug)]
+struct OneValue;
+
+impl BucketReader for OneValue {
+    fn get(&self, _: String) -> Reading<'_, Option<StoredValue>> {
+        Box::pin(async { Ok(Some(StoredValue { value: vec![7; VALUE_BYTES], version: 1 })) })
+    }
+
+    fn list(&self, _: KeyBound, _: usize) -> Reading<'_, StoredKeys> {
+        Box::pin(async { Err("nothing here lists".to_owned()) })
+    }
 }
 
 /// What a request of an ordinary API is judged by, and the URL that it comes to.

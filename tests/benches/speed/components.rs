@@ -102,7 +102,7 @@ impl Beginnings {
             _folder: folder,
         };
         let engine = beginnings.engine();
-        let compiled = beginnings.runtime.block_on(engine.load(beginnings.digest, async || Ok(bytes)));
+        let compiled = beginnings.runtime.block_on(engine.load("default", beginnings.digest, async || Ok(bytes)));
         compiled.expect("the component compiles");
         beginnings
     }
@@ -117,7 +117,7 @@ impl Beginnings {
     fn begin(&self, engine: &Engine) -> (f64, std::sync::Arc<Component>) {
         let began = Instant::now();
         let component = self.runtime.block_on(async {
-            let loaded = engine.load(self.digest, async || panic!("it is in the compiled cache")).await;
+            let loaded = engine.load("default", self.digest, async || panic!("it is in the compiled cache")).await;
             let component = loaded.expect("it is in the compiled cache");
             let assets = engine.describe(&component).await.expect("it describes itself");
             assert!(!assets.is_empty());

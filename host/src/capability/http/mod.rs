@@ -9,7 +9,7 @@ mod address;
 mod answer;
 mod client;
 mod ledger;
-pub mod policy;
+mod policy;
 mod retry;
 mod send;
 mod ungranted;

@@ -45,6 +45,17 @@ fn clock_calls(ctx: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Asks for one value so many times: all but the first come out of the attempt's own memory.
+#[asset(requires(seen = key_value("is what is measured")))]
+fn bucket_gets(ctx: &Context) -> Result<()> {
+    let work: Work = ctx.config()?;
+    let seen = ctx.bucket("seen")?;
+    for _ in 0..work.size.unwrap_or(0) {
+        black_box(seen.get("a")?);
+    }
+    Ok(())
+}
+
 /// How much a kernel has to do.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
