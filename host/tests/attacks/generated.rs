@@ -68,13 +68,13 @@ fn shapes() -> Vec<Attack> {
             "not valid",
             || with_module(&module(&[[vec![1], vec![0x80; 1000]].concat()])),
         ),
-        refused("uploads/imports-without-end", "Imports 100,000 interfaces.", "it imports", || {
+        refused("uploads/imports-without-end", "Imports 100,000 interfaces.", "count exceeds limit", || {
             // Each is an instance of the type that is empty.
             let import = |n: u32| [&[0][..], &name(n), &[5, 0]].concat();
             let imports: Vec<u8> = (0..100_000).flat_map(import).collect();
             [&COMPONENT[..], &section(7, &[1, 0x42, 0]), &section(10, &[number(100_000), imports].concat())].concat()
         }),
-        refused("uploads/exports-without-end", "Exports 100,000 interfaces.", "it exports", || {
+        refused("uploads/exports-without-end", "Exports 100,000 interfaces.", "count exceeds limit", || {
             let export = |n: u32| [&[0][..], &name(n), &[5, 0, 0]].concat();
             let exports: Vec<u8> = (0..100_000).flat_map(export).collect();
             [&COMPONENT[..], &section(5, &[1, 1, 0]), &section(11, &[number(100_000), exports].concat())].concat()
@@ -129,7 +129,7 @@ fn compiled() -> Vec<Attack> {
             "Has a function of as many locals as may be, each read and written in a loop.",
             || locals(10_000),
         ),
-        refused("compiler/million-functions", "Has a million functions.", "1000000 functions, more than", || {
+        refused("compiler/million-functions", "Has a million functions.", "functions, more than", || {
             with_module(&functions(1_000_000))
         }),
         refused(
@@ -171,7 +171,8 @@ fn compiled() -> Vec<Attack> {
             body.extend(vec![0; targets as usize + 1]);
             body.push(0x0b);
             function(&[], &body)
-        }),
+        })
+        .ends("refused"),
         compiled("giant-segment", "Has a segment of a hundred megabytes of data.", || {
             let data = [vec![1, 1], number(100 << 20), vec![7; 100 << 20]].concat();
             module(&[section(5, &[1, 0, 1]), section(11, &data)])
@@ -187,7 +188,8 @@ fn compiled() -> Vec<Attack> {
         }),
         compiled("million-globals", "Has a million globals.", || {
             module(&[section(6, &[number(1_000_000), [I32, 0, 0x41, 0, 0x0b].repeat(1_000_000)].concat())])
-        }),
+        })
+        .ends("refused"),
         compiled("hundred-thousand-exports", "Exports 100,000 functions.", || {
             let exports: Vec<u8> =
                 (0..100_000).flat_map(|n| [&[6][..], format!("{n:06}").as_bytes(), &[0, 0]].concat()).collect();

@@ -1,6 +1,6 @@
 ;; Behaves while it is deployed: its start function loops only where there is an asset to be made.
 ;; expect: timed-out
-;; says: it was stopped while it was instantiated, before it was called, at its deadline of 300 ms
+;; says: it was stopped while it was instantiated, before it was called at its deadline of 300 ms
 ;; limits: timeout=300ms
 
 (import "wasi:random/random@0.2.12" "get-random-u64" (func $random_u64 (result i64)))
