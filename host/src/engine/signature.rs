@@ -213,6 +213,7 @@ mod tests {
                 "flowstone:asset/files",
                 "flowstone:asset/http",
                 "flowstone:asset/inputs",
+                "flowstone:asset/key-value",
                 "flowstone:asset/log",
                 "flowstone:asset/output",
                 "flowstone:asset/secrets",

@@ -46,17 +46,6 @@ pub fn is_media_type(text: &str) -> bool {
     text.len() <= MEDIA_TYPE_BYTES_MAX && typed && printable
 }
 
-/// What an asset can require of this host. The others are in the contract already.
-const SUPPORTED: [Capability; 7] = [
-    Capability::Files,
-    Capability::Clock,
-    Capability::Random,
-    Capability::Secret,
-    Capability::Http,
-    Capability::Sql,
-    Capability::KeyValue,
-];
-
 /// Whether text in it holds a NUL, which the database cannot keep.
 fn holds_nul(value: &serde_json::Value) -> bool {
     use serde_json::Value;
@@ -247,10 +236,6 @@ impl Mistakes {
         for requirement in requirements {
             self.check_name("a resource", &requirement.resource_name);
             self.check_text("a requirement's reason", &requirement.reason, REASON_BYTES_MAX);
-            if !SUPPORTED.contains(&requirement.capability) {
-                let (name, kind) = (shown(&requirement.resource_name), requirement.capability.name());
-                self.push(format!("the requirement `{name}`: the capability `{kind}` is not supported yet"));
-            }
         }
     }
 }
@@ -329,10 +314,6 @@ mod tests {
         check(|a| a.kind = AssetKind::Router, &["assets of the kind `router` are not supported yet"]);
         check(|a| a.kind = AssetKind::Scatter, &["assets of the kind `scatter` are not supported yet"]);
         check(|a| a.checks = vec!["fresh".into()], &["checks are not supported yet"]);
-        check(
-            |a| a.requirements = vec![Requirement { capability: Capability::KeyValue, ..files("books") }],
-            &["the requirement `books`: the capability `key-value` is not supported yet"],
-        );
         check(
             |a| a.dimensions = vec![Dimension { name: "d".into(), keys: DimensionKeys::Dynamic }],
             &["the dimension `d`: dynamic keys are not supported yet"],

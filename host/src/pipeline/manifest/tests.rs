@@ -295,7 +295,7 @@ fn words_are_one_of_a_few() {
     check(
         answer("[resources.a]\nkind = \"queue\"\npath = \"x\"\n"),
         "flowstone.toml:6:8: resources.a.kind: \"queue\" is not known here; \
-         write one of \"directory\", \"clock\", \"random\", \"secret\", \"http\", \"sql\"",
+         write one of \"directory\", \"clock\", \"random\", \"secret\", \"http\", \"sql\", \"key-value\"",
     );
     check(
         answer(&format!("{STATION}access = \"all\"\n")),
