@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use super::{
-    asset::{AssetDefinition, AssetKind, Capability, DimensionKeys, Field, Mapping, Parameter},
+    asset::{AssetDefinition, AssetKind, DimensionKeys, Field, Mapping, Parameter},
     diagnostic::shown,
     keyspace::KeySpace,
 };
@@ -244,7 +244,7 @@ impl Mistakes {
 mod tests {
     use super::{
         super::{
-            asset::{Dimension, Requirement, TimeUnit},
+            asset::{Capability, Dimension, Requirement, TimeUnit},
             graph::tests::asset,
             keyspace::tests::{list, time},
         },
