@@ -8,13 +8,15 @@ use std::{
 };
 
 use flowstone_tests::{
-    Flowstone,
+    Database, Flowstone, Warehouse,
     pipeline::{ended, example, root},
+    web::{Web, answer},
 };
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 /// The folders of `examples/`, each with the tests that run it.
-const TESTED: [(&str, &str); 8] = [
+const TESTED: [(&str, &str); 9] = [
     ("hello", "examples.rs"),
     ("hostile", "hostile.rs"),
     ("weather", "examples.rs"),
@@ -23,6 +25,7 @@ const TESTED: [(&str, &str); 8] = [
     ("files", "examples.rs"),
     ("visits", "key_value.rs"),
     ("foreign", "foreign.rs"),
+    ("closing", "examples.rs"),
 ];
 
 #[test]
@@ -67,6 +70,79 @@ fn files_keeps_a_shelf_in_step_with_an_inbox() {
     assert_eq!((label("january.csv.txt"), label("february.csv.txt").as_deref()), (None, Some("1 rows\n")));
     let grants = files.say("grants", &[]);
     assert!(grants.contains("read *.csv, mounted at /inbox") && grants.contains("in 20 files"), "{grants}");
+}
+
+/// A bank behind HTTPS with an authority of its own, a shop's database on another server, a directory, and the secrets
+/// in the environment: what each asset was granted, it reaches.
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_uses_everything_that_can_be_granted() {
+    const VARIABLES: [(&str, &str); 2] =
+        [("FLOWSTONE_SECRET_BANK_KEY", "let-me-in-please"), ("FLOWSTONE_SECRET_AUDITOR", "wax-and-signet-ring")];
+    let bank = Web::start(|_, seen| match seen.header("authorization") {
+        Some("Bearer let-me-in-please") => answer(200, r#"{ "EUR": 10000, "USD": 9000 }"#),
+        _ => answer(401, ""),
+    });
+    let warehouse = Warehouse::new("drop schema shop; drop table public.flowstone_applied;").await;
+    let login = warehouse.role().replace("role", "till");
+    let source = root().join("examples/closing");
+    warehouse.execute(fs::read_to_string(source.join("setup.sql")).unwrap().replace("shop_login", &login)).await;
+    let flowstone = Flowstone::owning(Database::new().await);
+    let manifest = flowstone.folder().join("flowstone.toml");
+    let text = fs::read_to_string(source.join("flowstone.toml")).unwrap();
+    let origin = format!("https://{}/v1\"\nca = \"ca.pem\"", bank.authority());
+    let text = text
+        .replace("target/wasm32-wasip2/release/closing.wasm", &example("closing").display().to_string())
+        .replace("https://bank.example.com/v1\"", &origin)
+        .replace("networks = []", "networks = [\"127.0.0.0/8\", \"::1\"]");
+    fs::write(&manifest, text).unwrap();
+    fs::write(flowstone.folder().join("ca.pem"), bank.ca()).unwrap();
+    let books = flowstone.folder().join("books");
+    fs::create_dir(&books).unwrap();
+
+    let shop = warehouse.url_in(warehouse.socket_folder(), &login);
+    let variables = VARIABLES.into_iter().chain([("FLOWSTONE_SQL_SHOP", &*shop)]);
+    let run = flowstone.start_with(["run", manifest.to_str().unwrap(), "--json"], variables).wait().expect_status(0);
+    let events: Vec<Value> = run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(ended(&events).len(), 12);
+    let show =
+        |asset: &str, day: &str| flowstone.run(["show", "closing", asset, "--partition", day]).expect_status(0).stdout;
+    let days = ["2024-01-01", "2024-01-02", "2024-01-03"];
+    let closings = days.map(|day| serde_json::from_str::<Value>(&show("closing", day)).unwrap());
+    assert_eq!(closings.clone().map(|closing| closing["cents"].as_i64()), [1_388, 138, 11_138].map(Some));
+    assert_eq!(closings.clone().map(|closing| closing["orders"].as_i64()), [2, 1, 2].map(Some));
+    // Whichever day was committed first has seen a customer first: nobody is new twice.
+    assert_eq!(closings.iter().filter_map(|closing| closing["new_customers"].as_i64()).sum::<i64>(), 3);
+
+    let receipts = days.map(|day| show("receipt", day));
+    for (day, receipt) in days.iter().zip(&receipts) {
+        let kept = fs::read_to_string(books.join(format!("{day}.txt"))).unwrap();
+        assert_eq!(kept, format!("{receipt}\n{}\n", hmac(VARIABLES[1].1, receipt)));
+        let stamp: i64 = receipt.split(' ').nth(1).unwrap().parse().unwrap();
+        assert!((jiff::Timestamp::now().as_second() - stamp).abs() < 600, "{receipt}");
+    }
+    assert!(receipts[0].ends_with("2 orders, 13.88 USD"), "{}", receipts[0]);
+    let numbers: BTreeSet<&str> = receipts.iter().filter_map(|receipt| receipt.split(' ').next()).collect();
+    assert_eq!(numbers.len(), 3);
+
+    let used = "select distinct use->>'capability' from attempt, jsonb_array_elements(uses) as use order by 1";
+    assert_eq!(flowstone.database().ask(used), ["clock", "files", "http", "key-value", "random", "secret", "sql"]);
+    let tree = flowstone.run(["lineage", "closing", "receipt", "--partition", days[0]]).expect_status(0).stdout;
+    for source in ["http `bank`", "sql `shop`", "key-value `customers`"] {
+        assert!(tree.contains(source), "{source}: {tree}");
+    }
+    let grants = flowstone.run(["grants", "closing"]).expect_status(0).stdout;
+    for resource in ["bank", "shop", "customers", "books", "auditor", "wall", "dice"] {
+        assert!(grants.contains(resource), "{resource}: {grants}");
+    }
+    warehouse.execute(format!("drop owned by {login}; drop role {login}")).await;
+}
+
+/// RFC 2104, of a key that is no longer than a block.
+fn hmac(key: &str, message: &str) -> String {
+    let padded = |with: u8| -> Vec<u8> { (0..64).map(|n| key.as_bytes().get(n).unwrap_or(&0) ^ with).collect() };
+    let inner = Sha256::digest([&padded(0x36), message.as_bytes()].concat());
+    let outer = Sha256::digest([&padded(0x5c)[..], &inner].concat());
+    outer.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A copy of an example that a test may change.
