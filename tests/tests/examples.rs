@@ -131,7 +131,9 @@ async fn closing_uses_everything_that_can_be_granted() {
         assert!(tree.contains(source), "{source}: {tree}");
     }
     let grants = flowstone.run(["grants", "closing"]).expect_status(0).stdout;
-    for resource in ["bank", "shop", "customers", "books", "auditor", "wall", "dice"] {
+    for resource in
+        ["bank ", "shop", "customers", "books", "auditor", "wall", "dice", "use, as the header authorization"]
+    {
         assert!(grants.contains(resource), "{resource}: {grants}");
     }
     warehouse.execute(format!("drop owned by {login}; drop role {login}")).await;

@@ -12,7 +12,12 @@ use super::{
 };
 use crate::{
     app::Pipeline,
-    pipeline::resource::{Grant, Resource},
+    pipeline::{
+        asset::Capability,
+        http::CredentialPlace,
+        resource::{Grant, Resource},
+        sql::{SqlResource, UrlSource},
+    },
 };
 
 /// Prints the newest version's grants, in one table.
@@ -31,7 +36,7 @@ pub(super) async fn run(session: &Session, args: &Grants) -> anyhow::Result<Exit
     Ok(Exit::Succeeded)
 }
 
-/// One grant.
+/// One grant, or the use of a secret that comes with one.
 struct Line {
     asset: String,
     capability: &'static str,
@@ -48,25 +53,54 @@ fn lines(pipeline: &Pipeline, resources: &BTreeMap<String, Resource>, registered
         let name = &asset.bound.definition.name;
         asset.bound.grants.iter().map(move |grant| (name, grant))
     });
-    let line = |(asset, grant): (&String, &Grant)| {
-        let resource = resources.get(grant.resource());
+    let line = |asset: &str, capability: Capability, name: &str, rights: String, grant: Option<&Grant>| {
+        let resource = resources.get(name);
         Line {
-            asset: asset.clone(),
-            capability: grant.capability().name(),
-            resource: grant.resource().to_owned(),
-            rights: grant.rights(),
+            asset: asset.to_owned(),
+            capability: capability.name(),
+            resource: name.to_owned(),
+            rights,
             owner: match resource {
                 None => "nobody",
-                Some(_) if registered.contains(grant.resource()) => "operator",
+                Some(_) if registered.contains(name) => "operator",
                 Some(_) => "pipeline",
             },
             trouble: match resource {
                 None => Some("the resource is not registered".to_owned()),
-                Some(resource) => grant.excess(resource),
+                Some(resource) => grant.and_then(|grant| grant.excess(resource)),
             },
         }
     };
-    grants.map(line).collect()
+    let lines = grants.flat_map(|(asset, grant)| {
+        let used = resources.get(grant.resource()).map(secrets_used).unwrap_or_default();
+        let used = used.into_iter().map(|(secret, place)| {
+            let rights = format!("use, as {place} of {}", grant.resource());
+            line(asset, Capability::Secret, secret, rights, None)
+        });
+        let own = line(asset, grant.capability(), grant.resource(), grant.rights(), Some(grant));
+        std::iter::once(own).chain(used).collect::<Vec<_>>()
+    });
+    lines.collect()
+}
+
+/// Secrets that the host uses for whoever was granted a resource, without showing them, and where it puts each.
+fn secrets_used(resource: &Resource) -> Vec<(&str, String)> {
+    match resource {
+        Resource::Http(http) => {
+            let place = |place: &CredentialPlace| match place {
+                CredentialPlace::Header { name, .. } => format!("the header {name}"),
+                CredentialPlace::Query { name } => format!("the parameter {name}"),
+            };
+            http.credentials.iter().map(|credential| (&*credential.secret, place(&credential.place))).collect()
+        }
+        Resource::Sql(SqlResource { url: UrlSource::Secret(secret), .. }) => vec![(secret, "the URL".to_owned())],
+        Resource::Sql(_)
+        | Resource::Directory { .. }
+        | Resource::Clock
+        | Resource::Random
+        | Resource::Secret { .. }
+        | Resource::KeyValue(_) => Vec::new(),
+    }
 }
 
 fn render(lines: &[Line], terminal: bool) -> String {
