@@ -143,21 +143,21 @@ fn check_mounts<'a>(reader: &mut Reader<'a>, entries: &[(String, Entry<'a>)], gr
     }
 }
 
-/// A grant's list of globs, none of which has been looked at.
-pub(super) fn list_globs<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<&'a str> {
-    let Some(globs) = reader.strings(entry) else { return Vec::new() };
-    if globs.is_empty() {
-        reader.refuse(entry, "an empty list grants nothing", "list globs, or remove the grant");
+/// A grant's list of globs or keys, none of which has been looked at.
+pub(super) fn list_bounded<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>, what: &str) -> Vec<&'a str> {
+    let Some(list) = reader.strings(entry) else { return Vec::new() };
+    if list.is_empty() {
+        reader.refuse(entry, "an empty list grants nothing", format!("list {what}, or remove the grant"));
     }
-    if globs.len() > limit::GRANT_PATHS_MAX {
-        reader.refuse(entry, format!("{} globs are more than {}", globs.len(), limit::GRANT_PATHS_MAX), "");
+    if list.len() > limit::GRANT_PATHS_MAX {
+        reader.refuse(entry, format!("{} {what} are more than {}", list.len(), limit::GRANT_PATHS_MAX), "");
         return Vec::new();
     }
-    globs
+    list
 }
 
 fn read_globs<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
-    let globs = list_globs(reader, entry);
+    let globs = list_bounded(reader, entry, "globs");
     for glob in &globs {
         if let Some((mistake, fix)) = glob_mistake(glob) {
             reader.refuse(entry, format!("\"{}\" {mistake}", shown(glob)), fix);

@@ -13,7 +13,7 @@ use super::{
         quantity::parse_duration_ms,
         resource::Resource,
     },
-    grant::{glob_mistake, list_globs},
+    grant::{glob_mistake, list_bounded},
     read_path,
     reader::{Entry, Reader, Section, bytes, duration},
     resource::Declared,
@@ -299,7 +299,7 @@ fn header_name<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>, name: &str) -> Op
 
 fn read_paths<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
     let mut paths = Vec::new();
-    for glob in list_globs(reader, entry) {
+    for glob in list_bounded(reader, entry, "globs") {
         // `/` alone is the base itself; a final one is a name of its own to most servers.
         let below = glob.strip_prefix('/').unwrap_or(glob);
         let named = below.strip_suffix('/').unwrap_or(below);
@@ -345,24 +345,11 @@ fn parse_rate(text: &str) -> Option<(u32, u64)> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Manifest, parse_manifest, tests::answer_whole},
+        super::tests::{answer, refused, sound},
         *,
     };
 
-    const TOP: &str = "[pipeline]\nname = \"a\"\n[[components]]\npath = \"b\"\n";
     const API: &str = "[resources.api]\nkind = \"http\"\nurl = \"https://api.example.com/v1/\"\n";
-
-    fn manifest(text: &str) -> Manifest {
-        parse_manifest("flowstone.toml", &format!("{TOP}{text}"), &Default::default())
-            .unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
-    }
-
-    #[track_caller]
-    fn refused(text: &str, expected: &str) {
-        let answer = answer_whole(&format!("{TOP}{text}"));
-        assert!(answer.contains(expected), "{answer}");
-        assert_eq!(answer.lines().count(), 1, "{answer}");
-    }
 
     #[track_caller]
     fn refused_resource(line: &str, expected: &str) {
@@ -376,7 +363,7 @@ mod tests {
 
     #[test]
     fn everything_that_is_said_is_there() {
-        let manifest = manifest(
+        let manifest = sound(
             r#"
 [resources.api]
 kind = "http"
@@ -433,7 +420,7 @@ retries = 0
 
     #[test]
     fn what_is_left_out_is_reading_without_headers() {
-        let manifest = manifest(&format!("{API}[assets.raw]\ngrants.api.paths = [\"**\"]\n"));
+        let manifest = sound(&format!("{API}[assets.raw]\ngrants.api.paths = [\"**\"]\n"));
         let Resource::Http(http) = &manifest.resources["api"] else { panic!() };
         assert_eq!(
             (&*http.methods, http.networks.len(), &http.ca, http.rate),
@@ -487,7 +474,7 @@ retries = 0
         refused_resource(&credentials("{ secret = \"t\", header = \"host\" }"), "is the host's own");
         refused_resource(&credentials("{ secret = \"t\", header = \"a b\" }"), "is not a header's name");
         let plain = format!("{}{}\n", API.replace("https", "http"), credentials("{ secret = \"t\", query = \"k\" }"));
-        assert!(answer_whole(&format!("{TOP}{plain}")).contains("would be readable by everybody on the way"));
+        assert!(answer(&plain).contains("would be readable by everybody on the way"));
     }
 
     #[test]

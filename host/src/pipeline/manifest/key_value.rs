@@ -6,7 +6,7 @@ use super::{
         key_value::{BucketBounds, BucketGrant, BucketResource, pattern_mistake},
         resource::{Access, Resource},
     },
-    grant::ACCESS,
+    grant::{ACCESS, list_bounded},
     reader::{Entry, Reader, bytes},
 };
 use crate::limit;
@@ -62,14 +62,7 @@ pub(super) fn read_bucket_grant<'a>(
 }
 
 fn read_patterns<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
-    let Some(patterns) = reader.strings(entry) else { return Vec::new() };
-    if patterns.is_empty() {
-        reader.refuse(entry, "an empty list grants nothing", "list keys, or remove the grant");
-    }
-    if patterns.len() > limit::GRANT_PATHS_MAX {
-        reader.refuse(entry, format!("{} keys are more than {}", patterns.len(), limit::GRANT_PATHS_MAX), "");
-        return Vec::new();
-    }
+    let patterns = list_bounded(reader, entry, "keys");
     for pattern in &patterns {
         if let Some((mistake, fix)) = pattern_mistake(pattern) {
             reader.refuse(entry, format!("\"{}\" {mistake}", shown(pattern)), fix);
@@ -80,17 +73,11 @@ fn read_patterns<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::{super::resource::Grant, parse_manifest};
+    use super::super::{
+        super::resource::Grant,
+        tests::{answer, sound},
+    };
     use super::*;
-
-    const HEAD: &str = "[pipeline]\nname = \"p\"\n[[components]]\npath = \"p.wasm\"\n";
-
-    fn answer(lines: &str) -> String {
-        match parse_manifest("flowstone.toml", &format!("{HEAD}{lines}"), &Default::default()) {
-            Ok(_) => "sound".to_owned(),
-            Err(mistakes) => mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
-        }
-    }
 
     #[test]
     fn every_field_is_read_and_has_a_default() {
@@ -107,7 +94,7 @@ kind = "key-value"
 seen = { access = "read-write", keys = ["a/**", "b"], writes = 3, write = "512B" }
 plain = { keys = ["**"] }
 "#;
-        let manifest = parse_manifest("flowstone.toml", &format!("{HEAD}{lines}"), &Default::default()).unwrap();
+        let manifest = sound(lines);
         let bounds = BucketBounds { keys: 10, value_bytes: 1 << 10, bytes: 2 << 10 };
         let seen = BucketResource { access: Access::ReadWrite, bounds };
         assert_eq!(manifest.resources["seen"], Resource::KeyValue(seen));

@@ -203,24 +203,11 @@ fn why_not_both(one: &Grant, other: &Grant) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Manifest, parse_manifest, tests::answer_whole},
+        super::tests::{answer, refused, sound},
         *,
     };
 
-    const TOP: &str = "[pipeline]\nname = \"a\"\n[[components]]\npath = \"b\"\n";
     const SHOP: &str = "[resources.shop]\nkind = \"sql\"\nurl_env = \"FLOWSTONE_SQL_SHOP\"\n";
-
-    fn manifest(text: &str) -> Manifest {
-        parse_manifest("flowstone.toml", &format!("{TOP}{text}"), &Default::default())
-            .unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
-    }
-
-    #[track_caller]
-    fn refused(text: &str, expected: &str) {
-        let answer = answer_whole(&format!("{TOP}{text}"));
-        assert!(answer.contains(expected), "{answer}");
-        assert_eq!(answer.lines().count(), 1, "{answer}");
-    }
 
     #[track_caller]
     fn refused_resource(lines: &str, expected: &str) {
@@ -239,7 +226,7 @@ mod tests {
 
     #[test]
     fn everything_that_is_said_is_there() {
-        let manifest = manifest(
+        let manifest = sound(
             r#"
 [resources.shop]
 kind = "sql"
@@ -280,7 +267,7 @@ grants.shop = { access = "read-write", statements = 7, rows = 8_000_000_000, byt
 
     #[test]
     fn what_is_left_out_has_its_default() {
-        let manifest = manifest(&format!("{SHOP}[assets.raw]\ngrants.shop = {{}}\n"));
+        let manifest = sound(&format!("{SHOP}[assets.raw]\ngrants.shop = {{}}\n"));
         let Resource::Sql(shop) = &manifest.resources["shop"] else { panic!() };
         assert_eq!((&shop.url, &shop.role), (&UrlSource::Environment("FLOWSTONE_SQL_SHOP".into()), &None));
         assert_eq!(
@@ -308,8 +295,8 @@ grants.shop = { access = "read-write", statements = 7, rows = 8_000_000_000, byt
         refused_url("", "resources.shop.url_env: missing; add url_env = ");
         refused_resource("url = \"postgres://me@db/shop\"", "the URL comes from one place");
         refused_resource("secret = \"shop_url\"", "the URL comes from one place");
-        for answer in ["url = \"postgres://me:hunter2@db/shop\"", "url = \"mysql://hunter2@db/shop\""] {
-            let answer = answer_whole(&format!("{TOP}[resources.shop]\nkind = \"sql\"\n{answer}\n"));
+        for url in ["url = \"postgres://me:hunter2@db/shop\"", "url = \"mysql://hunter2@db/shop\""] {
+            let answer = answer(&format!("[resources.shop]\nkind = \"sql\"\n{url}\n"));
             assert!(!answer.contains("hunter2"), "{answer}");
         }
     }
@@ -320,7 +307,7 @@ grants.shop = { access = "read-write", statements = 7, rows = 8_000_000_000, byt
         refused_url("secret = \"shop\"", "`shop` is not a secret");
         let text =
             "[resources.shop]\nkind = \"sql\"\nsecret = \"url\"\n[resources.url]\nkind = \"secret\"\nsealed = true\n";
-        let manifest = manifest(text);
+        let manifest = sound(text);
         let Resource::Sql(shop) = &manifest.resources["shop"] else { panic!() };
         assert_eq!(shop.url, UrlSource::Secret("url".into()));
     }
@@ -349,10 +336,10 @@ grants.shop = { access = "read-write", statements = 7, rows = 8_000_000_000, byt
         refused_grant("{ bytes = 7 }", "must be a size, not a whole number");
         refused_grant("{ tables = [] }", "unknown key");
         // An operator may narrow it later.
-        let narrow = manifest(SHOP).resources["shop"].clone();
+        let narrow = sound(SHOP).resources["shop"].clone();
         let wide = SHOP.to_owned() + "role = \"a\"\naccess = \"read-write\"\nstatement_timeout = \"1m\"\n";
         let of = |grant: &str| {
-            manifest(&format!("{wide}[assets.raw]\ngrants.shop = {grant}\n")).assets["raw"].grants[0].clone()
+            sound(&format!("{wide}[assets.raw]\ngrants.shop = {grant}\n")).assets["raw"].grants[0].clone()
         };
         assert_eq!(of("{ access = \"read-write\" }").excess(&narrow).unwrap(), "the resource may only be read");
         let longer = of("{}").excess(&narrow).unwrap();
@@ -381,7 +368,7 @@ grants.shop = { access = "read-write", statements = 7, rows = 8_000_000_000, byt
             )
         };
         refused(&bucket("read-write"), "`a` is granted to the asset too, and what it reads and adds to in a bucket");
-        assert_eq!(manifest(&bucket("read")).assets["raw"].grants.len(), 2);
-        assert_eq!(manifest(&grants("")).assets["raw"].grants.len(), 2);
+        assert_eq!(sound(&bucket("read")).assets["raw"].grants.len(), 2);
+        assert_eq!(sound(&grants("")).assets["raw"].grants.len(), 2);
     }
 }

@@ -14,15 +14,30 @@ const HEAD: &str = "[pipeline]\nname = \"weather\"\n[[components]]\npath = \"wea
 const STATION: &str = "[resources.station]\nkind = \"directory\"\npath = \"data\"\n";
 
 /// The answer to a sound head with these lines after it, which begin at line 5.
-fn answer(lines: &str) -> String {
+pub(super) fn answer(lines: &str) -> String {
     answer_whole(&format!("{HEAD}{lines}"))
 }
 
-pub(super) fn answer_whole(text: &str) -> String {
+fn answer_whole(text: &str) -> String {
     match parse_manifest("flowstone.toml", text, &BTreeMap::new()) {
         Ok(_) => "sound".to_owned(),
         Err(diagnostics) => diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
     }
+}
+
+/// What a sound head and these lines are read as.
+#[track_caller]
+pub(super) fn sound(lines: &str) -> Manifest {
+    parse_manifest("flowstone.toml", &format!("{HEAD}{lines}"), &BTreeMap::new())
+        .unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
+}
+
+/// A sound head and these lines have one mistake, which is answered with these words.
+#[track_caller]
+pub(super) fn refused(lines: &str, expected: &str) {
+    let answer = answer(lines);
+    assert!(answer.contains(expected), "{answer}");
+    assert_eq!(answer.lines().count(), 1, "{answer}");
 }
 
 /// The answer to a section of one asset, whose lines begin at line 9, beside a declared resource.
