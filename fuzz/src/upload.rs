@@ -113,12 +113,14 @@ pub fn check(input: &[u8]) {
     }
 }
 
+const TENANT: &str = "default";
+
 async fn accepted(host: &Host, bytes: Vec<u8>) {
     let digest = Digest::of(&bytes);
-    let loaded = host.engine.load(digest, || async { Ok::<_, BlobError>(bytes) }).await;
+    let loaded = host.engine.load(TENANT, digest, || async { Ok::<_, BlobError>(bytes) }).await;
     // It stays mapped; the disk is not to fill up with what is never asked for again.
     for engine in std::fs::read_dir(host.folder.join("compiled")).expect("it is there").flatten() {
-        drop(std::fs::remove_dir_all(engine.path().join(digest.to_string())));
+        drop(std::fs::remove_dir_all(engine.path().join(TENANT).join(digest.to_string())));
     }
     let component = loaded.unwrap_or_else(|error| panic!("it was accepted and is refused: {error}"));
 
@@ -149,7 +151,7 @@ async fn attempt(host: &Host, component: std::sync::Arc<Component>, asset: Strin
         limits: limits.clone(),
         media_type: "text/plain".into(),
         seed: [7; 32],
-        tenant: "default".into(),
+        tenant: TENANT.into(),
         blobs: host.blobs.clone(),
     };
     let began = Instant::now();
