@@ -16,6 +16,9 @@ use crate::checker::{assert_sound, violations};
 /// The times that the issue asks for, some of them with an embedded cluster, which is killed with its owner.
 const KILLS: u32 = 50;
 const EMBEDDED_KILLS: u32 = 5;
+/// Of the kills, those that come when so many jobs have ended: moments alone miss the middle of a run on a machine that
+/// has become faster or slower meanwhile.
+const COUNTED_KILLS: usize = 15;
 /// Jobs of the weather pipeline: raw, clean, 48 months, 4 years, the report.
 const WEATHER_JOBS: usize = 55;
 
@@ -72,10 +75,26 @@ fn moments(seed: u64, count: u32, whole: Duration) -> impl Iterator<Item = Durat
     })
 }
 
+/// When a run is killed.
+#[derive(Clone, Copy, Debug)]
+enum Kill {
+    After(Duration),
+    AfterJobs(usize),
+}
+
 /// Starts a run and kills it after a while. The sleep is not there to wait for anything: it is the fault.
 fn kill_after(flowstone: &Flowstone, moment: Duration) {
     let running = flowstone.start(run_weather());
     std::thread::sleep(moment);
+    running.kill();
+}
+
+/// Starts a run and kills it when it says that so many jobs have ended, however fast the machine is just now.
+fn kill_after_jobs(flowstone: &Flowstone, jobs: usize) {
+    let mut running = flowstone.start([run_weather().as_slice(), &["--json".to_owned()]].concat());
+    for _ in 0..jobs {
+        running.event("job.ended");
+    }
     running.kill();
 }
 
@@ -95,18 +114,23 @@ async fn a_run_that_is_killed_at_any_moment_is_completed_by_the_next() {
     let mut flowstone = Flowstone::on(&first);
     let (expected, whole) = undisturbed(&mut flowstone).await;
     let mut progress = Vec::new();
-    for moment in moments(2, KILLS - EMBEDDED_KILLS, whole) {
+    let timed = moments(2, KILLS - EMBEDDED_KILLS - COUNTED_KILLS as u32, whole).map(Kill::After);
+    let counted = (0..COUNTED_KILLS).map(|kill| Kill::AfterJobs(1 + kill * (WEATHER_JOBS / 2) / COUNTED_KILLS));
+    for kill in timed.chain(counted) {
         let database = Database::new().await;
         flowstone.use_database(database.url());
         let pool = database.pool().await;
-        kill_after(&flowstone, moment);
+        match kill {
+            Kill::After(moment) => kill_after(&flowstone, moment),
+            Kill::AfterJobs(jobs) => kill_after_jobs(&flowstone, jobs),
+        }
         let_sessions_expire(&pool).await;
         assert_sound(&violations(&pool, &blobs(&flowstone)).await);
         progress.push(ended(&pool).await);
 
         flowstone.run(run_weather()).expect_status(0);
         assert_sound(&violations(&pool, &blobs(&flowstone)).await);
-        assert_eq!(digests(&pool).await, expected, "killed after {moment:?} of {whole:?}");
+        assert_eq!(digests(&pool).await, expected, "{kill:?} of {whole:?}");
         assert_nothing_is_left(&pool).await;
     }
     let in_between = progress.iter().flatten().filter(|ended| (1..WEATHER_JOBS as i64).contains(*ended)).count();
