@@ -49,7 +49,7 @@ pub enum FingerprintError {
         source: io::Error,
     },
     /// A file changed while it was read; asking again may succeed.
-    #[error("{path:?} changed while it was read")]
+    #[error("{path:?} changed while it was read: try again when nothing writes to it")]
     Changing {
         /// Relative to the directory.
         path: String,
