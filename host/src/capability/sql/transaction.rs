@@ -253,7 +253,7 @@ impl Transaction {
         connection.send().await?;
         let mut plan = Plan { parameters: Vec::new(), columns: None };
         loop {
-            match connection.receive().await? {
+            match connection.answer().await? {
                 Message::ParameterDescription(body) => {
                     plan.parameters = body.parameters().collect().map_err(WireError::from)?
                 }
@@ -263,10 +263,6 @@ impl Transaction {
                         Ok(Column { name: field.name().to_owned(), type_oid, type_modifier })
                     };
                     plan.columns = Some(body.fields().map(column).collect().map_err(WireError::from)?);
-                }
-                Message::ErrorResponse(body) => {
-                    let error = connection.refused(&body).await?;
-                    return Err(WireError::Server(error).into());
                 }
                 Message::ReadyForQuery(body) => {
                     connection.ready(body.status())?;
@@ -324,12 +320,8 @@ impl Transaction {
         connection.queue_statement(&look, &[])?;
         connection.send().await?;
         let changed = loop {
-            match connection.receive().await? {
+            match connection.answer().await? {
                 Message::CommandComplete(body) => break rows_changed(body.tag().map_err(WireError::from)?),
-                Message::ErrorResponse(body) => {
-                    let error = connection.refused(&body).await?;
-                    return Err(WireError::Server(error).into());
-                }
                 Message::BindComplete | Message::EmptyQueryResponse => {}
                 _ => return Err(UNEXPECTED.into()),
             }
@@ -392,7 +384,7 @@ impl Transaction {
     async fn stream(&mut self, portal: &mut Portal) -> Result<Option<Row>, Failure> {
         let connection = self.connection();
         loop {
-            match connection.receive().await? {
+            match connection.answer().await? {
                 Message::DataRow(body) => {
                     let row = Row::read(&body)?;
                     portal.rows += 1;
@@ -403,10 +395,6 @@ impl Transaction {
                 Message::CommandComplete(_) | Message::EmptyQueryResponse => {
                     portal.ended = true;
                     break;
-                }
-                Message::ErrorResponse(body) => {
-                    let error = connection.refused(&body).await?;
-                    return Err(WireError::Server(error).into());
                 }
                 Message::BindComplete => {}
                 _ => return Err(UNEXPECTED.into()),
@@ -450,12 +438,8 @@ impl Transaction {
         let connection = self.connection();
         let mut seen = None;
         loop {
-            match connection.receive().await? {
+            match connection.answer().await? {
                 Message::DataRow(body) => seen = Some(text_row(&body)?),
-                Message::ErrorResponse(body) => {
-                    let error = connection.refused(&body).await?;
-                    return Err(WireError::Server(error).into());
-                }
                 Message::ReadyForQuery(body) => {
                     connection.ready(body.status())?;
                     break;

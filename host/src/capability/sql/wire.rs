@@ -329,6 +329,14 @@ impl Connection {
         Ok(())
     }
 
+    /// The same, or the server's error, after the end of its exchange.
+    pub async fn answer(&mut self) -> Result<Message, WireError> {
+        match self.receive().await? {
+            Message::ErrorResponse(body) => Err(WireError::Server(self.refused(&body).await?)),
+            message => Ok(message),
+        }
+    }
+
     /// Reads on to the end of the exchange; an error that came on the way is returned then.
     pub async fn finish(&mut self) -> Result<(), WireError> {
         let mut refused = None;
@@ -344,8 +352,7 @@ impl Connection {
         }
     }
 
-    /// The error of a message, after the end of its exchange.
-    pub async fn refused(
+    async fn refused(
         &mut self,
         body: &postgres_protocol::message::backend::ErrorResponseBody,
     ) -> Result<ServerError, WireError> {
@@ -382,12 +389,11 @@ impl Connection {
         self.send().await?;
         let (mut seen, mut changed) = (None, 0);
         loop {
-            match self.receive().await? {
+            match self.answer().await? {
                 // Whoever answers with more than was asked for is not listened to without end.
                 Message::DataRow(_) if seen.is_some() => return Err(UNEXPECTED),
                 Message::DataRow(row) => seen = Some(text_row(&row)?),
                 Message::CommandComplete(body) => changed = rows_changed(body.tag()?),
-                Message::ErrorResponse(body) => return Err(WireError::Server(self.refused(&body).await?)),
                 Message::ReadyForQuery(body) => {
                     self.ready(body.status())?;
                     return Ok((seen, changed));
