@@ -241,6 +241,28 @@ struct Content {
     value: Option<Vec<u8>>,
 }
 
+/// The buckets of these names, locked in one order. A statement is a literal, and so is the strength of its lock.
+macro_rules! lock_buckets {
+    ($connection:expr, $names:expr, $strength:literal) => {{
+        let names: &[&BucketName] = $names;
+        let rows = sqlx::query_as!(
+            BucketRow,
+            "select b.tenant_id, b.owner_id, b.name, b.keys_version, b.keys, b.bytes
+         from unnest($1::text[], $2::uuid[], $3::text[]) as w (tenant_id, owner_id, name)
+         join bucket b on b.tenant_id = w.tenant_id and b.owner_id = w.owner_id and b.name = w.name
+         order by b.tenant_id, b.owner_id, b.name "
+                + $strength,
+            &column(names, |name| name.tenant.clone()),
+            &column(names, |name| name.owner),
+            &column(names, |name| name.name.clone()),
+        )
+        .fetch_all($connection)
+        .await
+        .doing("locking buckets")?;
+        rows.into_iter().map(BucketRow::into_bucket)
+    }};
+}
+
 impl Buckets {
     /// Locks what these jobs use, and looks it up.
     async fn lock<'j>(
@@ -269,8 +291,9 @@ impl Buckets {
         for run in modes.iter().collect::<Vec<_>>().chunk_by(|one, other| one.1 == other.1) {
             let names: Vec<&BucketName> = run.iter().map(|(name, _)| *name).collect();
             match *run[0].1 {
-                true => buckets.extend(lock_to_write(connection, &names).await?),
-                false => buckets.extend(lock_to_read(connection, &names).await?),
+                true => buckets.extend(lock_buckets!(&mut *connection, &names, "for update of b")),
+                // Those that only read do not wait for each other.
+                false => buckets.extend(lock_buckets!(&mut *connection, &names, "for share of b")),
             }
         }
         if buckets.len() < modes.len() {
@@ -439,47 +462,6 @@ impl BucketRow {
         let (keys, bytes, keys_version) = (self.keys, self.bytes, Some(self.keys_version));
         (name, Bucket { keys, bytes, keys_version, is_written: false })
     }
-}
-
-async fn lock_to_write(
-    connection: &mut PgConnection,
-    names: &[&BucketName],
-) -> Result<Vec<(BucketName, Bucket)>, StoreError> {
-    let rows = sqlx::query_as!(
-        BucketRow,
-        "select b.tenant_id, b.owner_id, b.name, b.keys_version, b.keys, b.bytes
-         from unnest($1::text[], $2::uuid[], $3::text[]) as w (tenant_id, owner_id, name)
-         join bucket b on b.tenant_id = w.tenant_id and b.owner_id = w.owner_id and b.name = w.name
-         order by b.tenant_id, b.owner_id, b.name for update of b",
-        &column(names, |name| name.tenant.clone()),
-        &column(names, |name| name.owner),
-        &column(names, |name| name.name.clone()),
-    )
-    .fetch_all(connection)
-    .await
-    .doing("locking buckets")?;
-    Ok(rows.into_iter().map(BucketRow::into_bucket).collect())
-}
-
-/// Those that only read do not wait for each other.
-async fn lock_to_read(
-    connection: &mut PgConnection,
-    names: &[&BucketName],
-) -> Result<Vec<(BucketName, Bucket)>, StoreError> {
-    let rows = sqlx::query_as!(
-        BucketRow,
-        "select b.tenant_id, b.owner_id, b.name, b.keys_version, b.keys, b.bytes
-         from unnest($1::text[], $2::uuid[], $3::text[]) as w (tenant_id, owner_id, name)
-         join bucket b on b.tenant_id = w.tenant_id and b.owner_id = w.owner_id and b.name = w.name
-         order by b.tenant_id, b.owner_id, b.name for share of b",
-        &column(names, |name| name.tenant.clone()),
-        &column(names, |name| name.owner),
-        &column(names, |name| name.name.clone()),
-    )
-    .fetch_all(connection)
-    .await
-    .doing("locking buckets")?;
-    Ok(rows.into_iter().map(BucketRow::into_bucket).collect())
 }
 
 /// Every wanted key as it is, there or not; with its value where that is wanted too.
