@@ -95,7 +95,7 @@ fn read_directory<'a>(
     let entries = entries.and_then(|entries| reader.integer(entries, 1, limit::STAGED_FILES_MAX as u32));
     let write_bytes = write.and_then(|write| reader.quantity(write, &bytes(1, limit::OUTPUT_BYTES_MAX)));
     let paths = reader.required(&section, "paths", "list globs, for example paths = [\"*.csv\"]; \"**\" is everything");
-    let paths = paths.map(|paths| read_globs(reader, paths)).unwrap_or_default();
+    let paths = paths.map(|paths| read_list(reader, paths, "globs", glob_mistake)).unwrap_or_default();
     let write_bytes = write_bytes.unwrap_or(limit::WRITE_BYTES_DEFAULT);
     let entries = entries.unwrap_or(limit::STAGED_FILES_DEFAULT);
     let mount = section.get("mount").and_then(|mount| read_mount(reader, mount, access));
@@ -156,14 +156,20 @@ pub(super) fn list_bounded<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>, what:
     list
 }
 
-fn read_globs<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
-    let globs = list_bounded(reader, entry, "globs");
-    for glob in &globs {
-        if let Some((mistake, fix)) = glob_mistake(glob) {
-            reader.refuse(entry, format!("\"{}\" {mistake}", shown(glob)), fix);
+/// The same list, once each of it has been looked at: why one is a mistake, and the fix.
+pub(super) fn read_list<'a>(
+    reader: &mut Reader<'a>,
+    entry: &Entry<'a>,
+    what: &str,
+    mistake: fn(&str) -> Option<(String, &'static str)>,
+) -> Vec<String> {
+    let list = list_bounded(reader, entry, what);
+    for one in &list {
+        if let Some((mistake, fix)) = mistake(one) {
+            reader.refuse(entry, format!("\"{}\" {mistake}", shown(one)), fix);
         }
     }
-    globs.into_iter().map(ToOwned::to_owned).collect()
+    list.into_iter().map(ToOwned::to_owned).collect()
 }
 
 /// Why a glob could never match, and the fix.

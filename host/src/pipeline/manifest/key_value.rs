@@ -2,11 +2,10 @@
 
 use super::{
     super::{
-        diagnostic::shown,
         key_value::{BucketBounds, BucketGrant, BucketResource, pattern_mistake},
         resource::{Access, Resource},
     },
-    grant::{ACCESS, list_bounded},
+    grant::{ACCESS, read_list},
     reader::{Entry, Reader, bytes},
 };
 use crate::limit;
@@ -51,7 +50,10 @@ pub(super) fn read_bucket_grant<'a>(
     let writes = section.get("writes").and_then(|writes| reader.integer(writes, 1, limit::KEYS_WRITTEN_MAX as u32));
     let write = section.get("write").and_then(|write| reader.quantity(write, &bytes(1, limit::KEYS_WRITTEN_BYTES_MAX)));
     let fix = "list keys, and prefixes that end with \"**\", for example keys = [\"orders/**\"]; \"**\" is every key";
-    let keys = reader.required(&section, "keys", fix).map(|keys| read_patterns(reader, keys)).unwrap_or_default();
+    let keys = reader
+        .required(&section, "keys", fix)
+        .map(|keys| read_list(reader, keys, "keys", pattern_mistake))
+        .unwrap_or_default();
     Some(BucketGrant {
         resource: resource.to_owned(),
         access,
@@ -59,16 +61,6 @@ pub(super) fn read_bucket_grant<'a>(
         writes: writes.map_or(limit::KEYS_WRITTEN_DEFAULT, u64::from),
         write_bytes: write.unwrap_or(limit::KEYS_WRITTEN_BYTES_DEFAULT),
     })
-}
-
-fn read_patterns<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Vec<String> {
-    let patterns = list_bounded(reader, entry, "keys");
-    for pattern in &patterns {
-        if let Some((mistake, fix)) = pattern_mistake(pattern) {
-            reader.refuse(entry, format!("\"{}\" {mistake}", shown(pattern)), fix);
-        }
-    }
-    patterns.into_iter().map(ToOwned::to_owned).collect()
 }
 
 #[cfg(test)]
