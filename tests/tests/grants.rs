@@ -247,6 +247,18 @@ fn neither_an_operator_nor_a_pipeline_is_enough_alone() {
 }
 
 #[test]
+fn what_a_pipeline_declared_stays_its_own_whatever_an_operator_registers_later() {
+    let grants = Grants::new(ALL);
+    grants.run("signed", 0);
+    let operators = grants.flowstone.folder().join("operator.toml");
+    fs::write(&operators, "[resources.token]\nkind = \"clock\"\n").unwrap();
+    grants.flowstone.run(["resource", "add", operators.to_str().unwrap()]).expect_status(0);
+    let table = grants.flowstone.run(["grants", "grants"]).expect_status(0).stdout;
+    let line = table.lines().find(|line| line.starts_with("signed ")).unwrap();
+    assert!(line.ends_with("pipeline") && !line.contains("cannot be used"), "{table}");
+}
+
+#[test]
 fn what_an_operator_takes_away_is_gone_for_what_was_deployed_before() {
     let grants = Grants::new("");
     let operators = grants.flowstone.folder().join("operator.toml");

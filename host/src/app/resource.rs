@@ -61,8 +61,13 @@ impl App {
     /// What the grants of a version find: its own resources, and what is registered.
     pub async fn list_resources_of(&self, pipeline: &Pipeline) -> Result<BTreeMap<String, Resource>, AppError> {
         let mut resources = self.list_registered_resources().await?;
-        resources.extend(parse_records(self.store.list_resources(&self.tenant, pipeline.id).await?)?);
+        resources.extend(self.list_own_resources(pipeline).await?);
         Ok(resources)
+    }
+
+    /// Those that a version's manifest declares.
+    pub async fn list_own_resources(&self, pipeline: &Pipeline) -> Result<BTreeMap<String, Resource>, AppError> {
+        parse_records(self.store.list_resources(&self.tenant, pipeline.id).await?)
     }
 }
 

@@ -12,20 +12,15 @@ use super::{
 };
 use crate::{
     app::Pipeline,
-    pipeline::{
-        asset::Capability,
-        http::CredentialPlace,
-        resource::{Grant, Resource},
-        sql::{SqlResource, UrlSource},
-    },
+    pipeline::{asset::Capability, resource::Resource},
 };
 
 /// Prints the newest version's grants, in one table.
 pub(super) async fn run(session: &Session, args: &Grants) -> anyhow::Result<Exit> {
     let pipeline = session.load_pipeline(&args.pipeline).await?;
+    let own = session.app.list_own_resources(&pipeline).await?;
     let registered = session.app.list_registered_resources().await?;
-    let resources = session.app.list_resources_of(&pipeline).await?;
-    let lines = lines(&pipeline, &resources, &registered.into_keys().collect());
+    let lines = lines(&pipeline, &own, &registered);
     if args.json {
         print::json(&lines.iter().map(Line::json).collect::<Vec<_>>())?;
     } else if lines.is_empty() {
@@ -48,59 +43,41 @@ struct Line {
     trouble: Option<String>,
 }
 
-fn lines(pipeline: &Pipeline, resources: &BTreeMap<String, Resource>, registered: &BTreeSet<String>) -> Vec<Line> {
-    let grants = pipeline.assets.iter().flat_map(|asset| {
-        let name = &asset.bound.definition.name;
-        asset.bound.grants.iter().map(move |grant| (name, grant))
-    });
-    let line = |asset: &str, capability: Capability, name: &str, rights: String, grant: Option<&Grant>| {
-        let resource = resources.get(name);
-        Line {
-            asset: asset.to_owned(),
-            capability: capability.name(),
-            resource: name.to_owned(),
-            rights,
-            owner: match resource {
-                None => "nobody",
-                Some(_) if registered.contains(name) => "operator",
-                Some(_) => "pipeline",
-            },
-            trouble: match resource {
-                None => Some("the resource is not registered".to_owned()),
-                Some(resource) => grant.and_then(|grant| grant.excess(resource)),
-            },
-        }
-    };
-    let lines = grants.flat_map(|(asset, grant)| {
-        let used = resources.get(grant.resource()).map(secrets_used).unwrap_or_default();
-        let used = used.into_iter().map(|(secret, place)| {
-            let rights = format!("use, as {place} of {}", grant.resource());
-            line(asset, Capability::Secret, secret, rights, None)
-        });
-        let own = line(asset, grant.capability(), grant.resource(), grant.rights(), Some(grant));
-        std::iter::once(own).chain(used).collect::<Vec<_>>()
-    });
-    lines.collect()
-}
+/// Resources by name, of one of the two who may have them.
+type Party = BTreeMap<String, Resource>;
 
-/// Secrets that the host uses for whoever was granted a resource, without showing them, and where it puts each.
-fn secrets_used(resource: &Resource) -> Vec<(&str, String)> {
-    match resource {
-        Resource::Http(http) => {
-            let place = |place: &CredentialPlace| match place {
-                CredentialPlace::Header { name, .. } => format!("the header {name}"),
-                CredentialPlace::Query { name } => format!("the parameter {name}"),
+fn lines(pipeline: &Pipeline, own: &Party, registered: &Party) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for asset in &pipeline.assets {
+        for grant in &asset.bound.grants {
+            let name = grant.resource();
+            // As a job finds it: the pipeline's own comes first, and the secrets of a resource are of its party.
+            let party = if own.contains_key(name) { own } else { registered };
+            let resource = party.get(name);
+            let line = |capability: Capability, name: &str, rights: String, trouble: Option<String>| Line {
+                asset: asset.bound.definition.name.clone(),
+                capability: capability.name(),
+                resource: name.to_owned(),
+                rights,
+                owner: match party.get(name) {
+                    None => "nobody",
+                    Some(_) if std::ptr::eq(party, own) => "pipeline",
+                    Some(_) => "operator",
+                },
+                trouble: if party.contains_key(name) {
+                    trouble
+                } else {
+                    Some("the resource is not registered".to_owned())
+                },
             };
-            http.credentials.iter().map(|credential| (&*credential.secret, place(&credential.place))).collect()
+            let excess = resource.and_then(|resource| grant.excess(resource));
+            lines.push(line(grant.capability(), name, grant.rights(), excess));
+            for (secret, place) in resource.into_iter().flat_map(Resource::secrets_used) {
+                lines.push(line(Capability::Secret, secret, format!("use, as {place} of {name}"), None));
+            }
         }
-        Resource::Sql(SqlResource { url: UrlSource::Secret(secret), .. }) => vec![(secret, "the URL".to_owned())],
-        Resource::Sql(_)
-        | Resource::Directory { .. }
-        | Resource::Clock
-        | Resource::Random
-        | Resource::Secret { .. }
-        | Resource::KeyValue(_) => Vec::new(),
     }
+    lines
 }
 
 fn render(lines: &[Line], terminal: bool) -> String {

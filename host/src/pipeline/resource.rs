@@ -4,14 +4,16 @@
 //! the manifest's, and is answered there. Every default has been filled in when these values exist, and the filled-in
 //! values are what is stored.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
     asset::Capability,
-    http::{HttpGrant, HttpResource},
+    http::{CredentialPlace, HttpGrant, HttpResource},
     key_value::{BucketGrant, BucketResource},
     quantity::bytes_text,
-    sql::{SqlGrant, SqlResource},
+    sql::{SqlGrant, SqlResource, UrlSource},
 };
 use crate::blob::DigestWriter;
 
@@ -55,7 +57,45 @@ pub enum SecretSource {
     Sealed,
 }
 
+/// Where the host puts a secret that it uses.
+#[derive(Clone, Copy, Debug)]
+pub enum SecretPlace<'r> {
+    /// This header of each request.
+    Header(&'r str),
+    /// This parameter of each request.
+    Parameter(&'r str),
+    /// Where the resource is.
+    Url,
+}
+
+impl fmt::Display for SecretPlace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "the header {name}"),
+            Self::Parameter(name) => write!(f, "the parameter {name}"),
+            Self::Url => f.write_str("the URL"),
+        }
+    }
+}
+
 impl Resource {
+    /// The secrets that the host uses for whoever was granted it, without showing them, and where it puts each.
+    pub fn secrets_used(&self) -> impl Iterator<Item = (&str, SecretPlace<'_>)> {
+        let (credentials, url) = match self {
+            Self::Http(http) => (&http.credentials[..], None),
+            Self::Sql(SqlResource { url: UrlSource::Secret(url), .. }) => (&[][..], Some(&**url)),
+            _ => (&[][..], None),
+        };
+        let credentials = credentials.iter().map(|credential| {
+            let place = match &credential.place {
+                CredentialPlace::Header { name, .. } => SecretPlace::Header(name),
+                CredentialPlace::Query { name } => SecretPlace::Parameter(name),
+            };
+            (&*credential.secret, place)
+        });
+        credentials.chain(url.map(|secret| (secret, SecretPlace::Url)))
+    }
+
     /// How an asset uses a resource of this kind.
     pub fn capability(&self) -> Capability {
         match self {

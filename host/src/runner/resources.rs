@@ -29,8 +29,8 @@ use crate::{
     },
     limit::SECRET_BYTES_MAX,
     pipeline::{
-        resource::{Access, Grant, Resource, SecretSource},
-        sql::{SqlResource, UrlSource},
+        resource::{Access, Grant, Resource, SecretPlace, SecretSource},
+        sql::UrlSource,
     },
     secret::SecretValue,
     store::pipelines::ResourceRecord,
@@ -65,7 +65,8 @@ impl Resources {
             return Ok(found);
         }
         let registered = find_registered(shared, tenant, &of_operator).await?;
-        let mut secrets: Vec<String> = registered.values().flat_map(secrets_used).map(ToOwned::to_owned).collect();
+        let used = registered.values().flat_map(Resource::secrets_used);
+        let mut secrets: Vec<String> = used.map(|(secret, _)| secret.to_owned()).collect();
         secrets.retain(|name| !registered.contains_key(name));
         let mut all = registered.clone();
         if !secrets.is_empty() {
@@ -80,11 +81,11 @@ impl Resources {
 
     fn add(&mut self, name: String, party: &HashMap<String, Resource>) {
         let Some(resource) = party.get(&name) else { return };
-        let secret = |secret: &str| match party.get(secret) {
+        let secret = |(secret, _): (&str, SecretPlace<'_>)| match party.get(secret) {
             Some(Resource::Secret { source }) => Some((secret.to_owned(), source.clone())),
             _ => None,
         };
-        self.secrets.insert(name.clone(), secrets_used(resource).filter_map(secret).collect());
+        self.secrets.insert(name.clone(), resource.secrets_used().filter_map(secret).collect());
         self.granted.insert(name, resource.clone());
     }
 
@@ -102,16 +103,24 @@ impl Resources {
         let missing = || Obstacle::Final(format!("its grant names resource `{name}`, which is not registered"));
         self.granted.get(name).ok_or_else(missing)
     }
-}
 
-/// The secrets that the host adds to what goes through a resource.
-fn secrets_used(resource: &Resource) -> impl Iterator<Item = &str> {
-    let (credentials, url) = match resource {
-        Resource::Http(http) => (&http.credentials[..], None),
-        Resource::Sql(SqlResource { url: UrlSource::Secret(url), .. }) => (&[][..], Some(&**url)),
-        _ => (&[][..], None),
-    };
-    credentials.iter().map(|credential| &*credential.secret).chain(url)
+    /// The resource of a grant, as long as it still allows what was granted.
+    fn get_within(&self, grant: &Grant) -> Result<&Resource, Obstacle> {
+        let resource = self.get(grant.resource())?;
+        match grant.excess(resource) {
+            None => Ok(resource),
+            Some(excess) => {
+                let name = grant.resource();
+                Err(Obstacle::Final(format!("its grant of `{name}` is more than the resource allows: {excess}")))
+            }
+        }
+    }
+
+    /// Where a secret is that a resource uses.
+    fn secret_of(&self, name: &str, secret: &str) -> Result<&SecretSource, Obstacle> {
+        let source = self.secrets.get(name).and_then(|known| known.get(secret));
+        source.ok_or_else(|| Obstacle::Final(format!("resource `{name}` names `{secret}`, which is no secret")))
+    }
 }
 
 async fn find_registered(
@@ -138,12 +147,7 @@ pub(super) async fn open_reach(shared: &Shared, job: &KnownJob) -> Result<Reach,
     let (tenant, resources) = (&job.claim.tenant, &*job.resources);
     let (mut reach, mut origins) = (Reach::default(), Vec::new());
     for grant in &job.asset.bound.grants {
-        let resource = resources.get(grant.resource())?;
-        if let Some(excess) = grant.excess(resource) {
-            let name = grant.resource();
-            return Err(Obstacle::Final(format!("its grant of `{name}` is more than the resource allows: {excess}")));
-        }
-        match (grant, resource) {
+        match (grant, resources.get_within(grant)?) {
             (Grant::Files(grant), _) => {
                 let (resources, name) = (job.resources.clone(), grant.resource.clone());
                 let opened = tokio::task::spawn_blocking(move || open_directory(&resources, &name)).await;
@@ -160,11 +164,7 @@ pub(super) async fn open_reach(shared: &Shared, job: &KnownJob) -> Result<Reach,
             (Grant::Http(grant), Resource::Http(resource)) => {
                 let mut credentials = Vec::with_capacity(resource.credentials.len());
                 for wanted in &resource.credentials {
-                    let source = resources.secrets.get(&grant.resource).and_then(|known| known.get(&wanted.secret));
-                    let Some(source) = source else {
-                        let (name, secret) = (&grant.resource, &wanted.secret);
-                        return Err(Obstacle::Final(format!("resource `{name}` names `{secret}`, which is no secret")));
-                    };
+                    let source = resources.secret_of(&grant.resource, &wanted.secret)?;
                     let value = open_secret(shared, tenant, &wanted.secret, source).await?;
                     credentials.push(Credential { place: wanted.place.clone(), value });
                 }
@@ -197,10 +197,9 @@ pub(super) async fn open_pool(
         return Err(Obstacle::Final(format!("its grant names resource `{name}`, which is no database any more")));
     };
     let secret = match &database.url {
-        UrlSource::Secret(secret) => match resources.secrets.get(name).and_then(|known| known.get(secret)) {
-            Some(source) => Some(open_secret(shared, tenant, secret, source).await?),
-            None => return Err(Obstacle::Final(format!("resource `{name}` names `{secret}`, which is no secret"))),
-        },
+        UrlSource::Secret(secret) => {
+            Some(open_secret(shared, tenant, secret, resources.secret_of(name, secret)?).await?)
+        }
         UrlSource::Plain(_) | UrlSource::Environment(_) => None,
     };
     let pool = shared.databases.pool(tenant, database, secret.as_ref());
@@ -212,11 +211,8 @@ pub(super) async fn open_pool(
 pub(super) async fn open_written_pool(shared: &Shared, job: &KnownJob) -> Result<Option<Arc<Pool>>, Obstacle> {
     let writes = |grant: &&Grant| matches!(grant, Grant::Sql(grant) if grant.access == Access::ReadWrite);
     let Some(grant) = job.asset.bound.grants.iter().find(writes) else { return Ok(None) };
-    let name = grant.resource();
-    if let Some(excess) = grant.excess(job.resources.get(name)?) {
-        return Err(Obstacle::Final(format!("its grant of `{name}` is more than the resource allows: {excess}")));
-    }
-    open_pool(shared, &job.claim.tenant, &job.resources, name).await.map(Some)
+    job.resources.get_within(grant)?;
+    open_pool(shared, &job.claim.tenant, &job.resources, grant.resource()).await.map(Some)
 }
 
 /// The directory behind a resource, open. Blocks.
