@@ -14,6 +14,7 @@ use crate::{
 /// Claims until the runner stops. Each batch is prepared by a task of its own: code that takes minutes to compile must
 /// not keep the jobs of other assets waiting.
 pub(super) async fn claim_while_running(shared: Arc<Shared>) {
+    let _last = shared.claimed_last.clone().drop_guard();
     let mut position = ClaimPosition::START;
     let mut swept_at = Instant::now();
     let mut wait = CLAIM_WAIT_MIN;

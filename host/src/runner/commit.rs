@@ -23,6 +23,10 @@ pub(super) async fn commit_finished(shared: Arc<Shared>, mut queue: mpsc::Unboun
             // Nothing is pending: all that was finished is in the queue, and nothing comes any more.
             () = shared.drained_after_stop() => queue.close(),
         }
+        if shared.stopping.is_cancelled() {
+            // A claim that was on its way takes nothing of what is given back here.
+            shared.claimed_last.cancelled().await;
+        }
         let jobs = batch.len();
         for part in parts(std::mem::take(&mut batch)) {
             let (jobs, rooms): (Vec<_>, Vec<_>) =

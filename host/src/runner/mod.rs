@@ -104,6 +104,8 @@ struct Shared {
     events: broadcast::Sender<Event>,
     /// Stops claiming.
     stopping: CancellationToken,
+    /// The last claim has been answered.
+    claimed_last: CancellationToken,
     /// Stops everything, results of unfinished commits included.
     at_once: CancellationToken,
     /// Wakes the claimer: something became ready, or a slot free.
@@ -184,6 +186,7 @@ impl Runner {
             worker,
             events: broadcast::channel(EVENTS_KEPT).0,
             stopping: CancellationToken::new(),
+            claimed_last: CancellationToken::new(),
             at_once: CancellationToken::new(),
             wake: Notify::new(),
             drained: Notify::new(),
