@@ -7,12 +7,13 @@
 use std::{
     path::{Path, PathBuf},
     sync::OnceLock,
-    thread,
 };
 
 use flowstone::embedded::{Cluster, EmbeddedError};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, migrate::Migrator, postgres::PgConnectOptions};
 use tokio::runtime::Handle;
+
+use crate::server::start_shared;
 
 /// One test's database. Dropped, it is removed.
 #[derive(Debug)]
@@ -114,25 +115,18 @@ const TEMPLATE: &str = "test_template";
 struct Server {
     options: PgConnectOptions,
     runtime: Handle,
+    _cluster: Cluster,
 }
 
-/// The server, on a runtime of its own: each test's runtime ends with the test.
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let cluster = own_free_cluster().await;
-                let options = cluster.options();
-                prepare(&options).await.expect("the migrations apply to an empty database");
-                sender.send(Server { options, runtime: Handle::current() }).expect("the receiver waits");
-                // The cluster lives as long as the process.
-                std::future::pending::<()>().await;
-            });
-        });
-        receiver.recv().expect("the server starts: see the panic above")
+        start_shared(async |runtime| {
+            let cluster = own_free_cluster().await;
+            let options = cluster.options();
+            prepare(&options).await.expect("the migrations apply to an empty database");
+            Server { options, runtime, _cluster: cluster }
+        })
     })
 }
 

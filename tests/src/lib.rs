@@ -11,6 +11,7 @@ mod mount;
 pub mod pipeline;
 mod program;
 pub mod proxy;
+mod server;
 mod state;
 pub mod warehouse;
 pub mod web;

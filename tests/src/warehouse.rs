@@ -10,7 +10,6 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
-    thread,
 };
 
 use flowstone::pipeline::{
@@ -20,7 +19,7 @@ use flowstone::pipeline::{
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::runtime::Handle;
 
-use crate::deadline::DEADLINE;
+use crate::{deadline::DEADLINE, server::start_shared};
 
 /// One test's database. Dropped, it is removed with its roles.
 ///
@@ -179,20 +178,9 @@ impl Server {
     }
 }
 
-/// The server, on a thread that lives as long as the process: with it, the server ends.
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                sender.send(start(Handle::current()).await).expect("the receiver waits");
-                std::future::pending::<()>().await;
-            });
-        });
-        receiver.recv().expect("the server starts: see the panic above")
-    })
+    SERVER.get_or_init(|| start_shared(start))
 }
 
 /// Folders of servers, each with the id of the process that it belongs to.

@@ -192,19 +192,7 @@ fn whole(text: &str) -> String {
 /// host functions return goes to 2048.
 const PRELUDE: &[(&str, &str)] = &[
     (r#"(export "memory")"#, r#"(memory (export "memory") 2)"#),
-    (
-        r#""cabi_realloc""#,
-        r#"(func (export "cabi_realloc") (param $old i32) (param $old_size i32) (param $align i32) (param $size i32) (result i32)
-          (local $at i32)
-          (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 15)) (i32.const -16)))
-          (global.set $heap (i32.add (local.get $at) (local.get $size)))
-          (block $enough
-            (br_if $enough (i32.le_u (global.get $heap) (i32.shl (memory.size) (i32.const 16))))
-            (br_if $enough (i32.ne (i32.const -1)
-              (memory.grow (i32.add (i32.const 1) (i32.shr_u (local.get $size) (i32.const 16))))))
-            unreachable)
-          (local.get $at))"#,
-    ),
+    (r#""cabi_realloc""#, support::REALLOC),
     ("(global $heap", "(global $heap (mut i32) (i32.const 65536))"),
     (
         "(func $fail",

@@ -23,6 +23,19 @@ pub const RESULT: u32 = 1024;
 /// Where host functions put what they return.
 pub const RETURNED: u32 = 2048;
 
+/// `cabi_realloc`: what it gives out begins at the global `$heap`, and is never taken back.
+pub const REALLOC: &str = r#"(func $realloc (export "cabi_realloc")
+  (param $old i32) (param $old_size i32) (param $align i32) (param $size i32) (result i32)
+  (local $at i32)
+  (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 15)) (i32.const -16)))
+  (global.set $heap (i32.add (local.get $at) (local.get $size)))
+  (block $enough
+    (br_if $enough (i32.le_u (global.get $heap) (i32.shl (memory.size) (i32.const 16))))
+    (br_if $enough (i32.ne (i32.const -1)
+      (memory.grow (i32.add (i32.const 1) (i32.shr_u (local.get $size) (i32.const 16))))))
+    unreachable)
+  (local.get $at))"#;
+
 /// A component of one core module, for the world of this package and all of the WASI baseline.
 pub struct Guest {
     imports: Vec<(&'static str, &'static str, &'static str)>,
@@ -84,17 +97,7 @@ impl Guest {
             {imports}
             {memory}
             (global $heap (mut i32) (i32.const 65536))
-            (func $realloc (export "cabi_realloc") (param $old i32) (param $old_size i32) (param $align i32) (param $size i32)
-              (result i32)
-              (local $at i32)
-              (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 15)) (i32.const -16)))
-              (global.set $heap (i32.add (local.get $at) (local.get $size)))
-              (block $enough
-                (br_if $enough (i32.le_u (global.get $heap) (i32.shl (memory.size) (i32.const 16))))
-                (br_if $enough (i32.ne (i32.const -1)
-                  (memory.grow (i32.add (i32.const 1) (i32.shr_u (local.get $size) (i32.const 16))))))
-                unreachable)
-              (local.get $at))
+            {REALLOC}
             (func $fail (param $text i32) (param $length i32)
               (i32.store8 (i32.const {RESULT}) (i32.const 1))
               (i32.store8 (i32.const {failure}) (i32.const 1))
