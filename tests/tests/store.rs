@@ -67,7 +67,7 @@ impl Bench {
             id: RunId::new(),
             tenant: TENANT.to_owned(),
             pipeline_version: self.pipeline.id,
-            owner: self.worker,
+            owner: Some(self.worker),
             request: json!({}),
             jobs: new_jobs.collect(),
         };

@@ -10,13 +10,14 @@ use crate::{
 };
 
 impl App {
-    /// Submits a plan: from here on every worker can take its jobs.
+    /// Submits a plan: from here on every worker can take its jobs. A run with an owner ends when that process does;
+    /// one without goes on until its jobs have ended.
     pub async fn start_run(
         &self,
         pipeline: &Pipeline,
         request: &PlanRequest,
         plan: &Plan,
-        owner: WorkerId,
+        owner: Option<WorkerId>,
     ) -> Result<RunId, AppError> {
         let run = RunId::new();
         // Ids sort in the order of the plan, and so does whatever lists them.

@@ -24,8 +24,8 @@ pub struct NewRun {
     pub tenant: String,
     /// Of which deploy.
     pub pipeline_version: PipelineVersionId,
-    /// The process that waits for it.
-    pub owner: WorkerId,
+    /// The process that waits for it; nobody when it is detached.
+    pub owner: Option<WorkerId>,
     /// What was asked for, for people.
     pub request: serde_json::Value,
     /// Each after those that it reads.
@@ -175,7 +175,7 @@ impl Store {
             run.tenant,
             run.id.0,
             run.pipeline_version.0,
-            run.owner.0,
+            run.owner.map(|owner| owner.0),
             run.request,
             run.jobs.len() as i32,
         )
@@ -415,7 +415,7 @@ impl Store {
     pub async fn end_abandoned_runs(&self) -> Result<(), StoreError> {
         let runs = sqlx::query!(
             "select r.tenant_id, r.run_id from run r
-             where r.state = 'running' and r.cancel_requested_at is null
+             where r.state = 'running' and r.cancel_requested_at is null and r.owner_id is not null
                and not exists (select 1 from worker w where w.worker_id = r.owner_id)",
         )
         .fetch_all(&self.pool)

@@ -53,7 +53,7 @@ pub(super) async fn run(session: &Session, args: &Run) -> anyhow::Result<Exit> {
     let runner = Runner::start(app.store.clone(), app.engine.clone(), app.blobs.clone(), settings).await?;
     let events = runner.events();
     let started = async {
-        let run = app.start_run(&pipeline, &request, &plan, runner.worker()).await?;
+        let run = app.start_run(&pipeline, &request, &plan, Some(runner.worker())).await?;
         runner.wake();
         let jobs = list_all_jobs(&app.store, &app.tenant, run).await?;
         let reporter = begin(session, args, &pipeline, &plan, run, &Board::new(&jobs));
