@@ -211,6 +211,13 @@ impl Running {
         serde_json::from_str(&line).expect("each line is JSON")
     }
 
+    /// Waits for the next line of stdout.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        let line = self.stdout.find(|_| true);
+        line.unwrap_or_else(|| panic!("no further line: {}", self.stdout.seen))
+    }
+
     /// Waits for the next line of stderr with these words in it.
     #[track_caller]
     pub fn said(&mut self, words: &str) {

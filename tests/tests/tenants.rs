@@ -6,7 +6,7 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use flowstone::{
-    app::{App, AppError, Pipeline, PlanRequest},
+    app::{App, AppError, Pipeline, PlanRequest, Wanted},
     blob::{BlobStore, Digest},
     engine::{Engine, EngineSettings},
     id::RunId,
@@ -82,7 +82,7 @@ impl Tenants {
     async fn run(&self, of: &App, pipeline: &Pipeline) -> RunId {
         let request = request();
         let plan = of.plan(pipeline, &request).await.unwrap();
-        let run = of.start_run(pipeline, &request, &plan, self.runner.worker()).await.unwrap();
+        let run = of.start_run(pipeline, &request, &plan, Some(self.runner.worker())).await.unwrap();
         self.runner.wake();
         let pool = self.database.pool().await;
         wait_until_database_says(&pool, "select not exists (select from run where finished_at is null)").await;
@@ -91,7 +91,7 @@ impl Tenants {
 }
 
 fn request() -> PlanRequest {
-    PlanRequest { assets: vec![], partitions: vec![], with_inputs: false, force: Force::No }
+    PlanRequest { wanted: Wanted::Named { assets: vec![], partitions: vec![] }, with_inputs: false, force: Force::No }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

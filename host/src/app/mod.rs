@@ -12,7 +12,7 @@ mod secret;
 use std::sync::Arc;
 
 pub use deploy::{Checked, Deployed, MANIFEST_NAME, Pipeline, PipelineAsset};
-pub use plan::PlanRequest;
+pub use plan::{PlanRequest, Wanted};
 
 use crate::{
     blob::{BlobError, BlobStore},

@@ -1,7 +1,7 @@
 //! Planning: gathers what the planner compares, and asks it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
 };
 
@@ -10,12 +10,13 @@ use cap_std::{ambient_authority, fs::Dir};
 use super::{App, AppError, Pipeline};
 use crate::{
     capability::files::{FingerprintCache, fingerprint},
+    id::RunId,
     pipeline::{
         partition::PartitionKey,
         plan::{Force, Known, Latest, Plan, Request, key_spaces, plan},
         recipe::{RecipeParts, SourceFingerprint},
         resource::{Access, Grant, Resource},
-        selection::resolve_selection,
+        selection::{resolve_selection, select_keys},
         validate::BoundAsset,
     },
     store::StoreError,
@@ -24,14 +25,31 @@ use crate::{
 /// What somebody wants materialized.
 #[derive(Clone, Debug)]
 pub struct PlanRequest {
-    /// By name; none means all.
-    pub assets: Vec<String>,
-    /// As typed; none means all.
-    pub partitions: Vec<String>,
+    /// Which assets and partitions.
+    pub wanted: Wanted,
     /// Whether what the selection needs is made too, where it is missing or stale.
     pub with_inputs: bool,
     /// What runs although nothing has changed.
     pub force: Force,
+}
+
+/// Which assets and partitions somebody wants.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// As a person names them.
+    Named {
+        /// By name; none means all.
+        assets: Vec<String>,
+        /// As typed; none means all.
+        partitions: Vec<String>,
+    },
+    /// What an earlier run left unmade.
+    LeftBy {
+        /// Which run.
+        run: RunId,
+        /// By asset, the partitions.
+        partitions: BTreeMap<String, Vec<PartitionKey>>,
+    },
 }
 
 impl App {
@@ -40,7 +58,11 @@ impl App {
         let assets: Vec<BoundAsset> = pipeline.assets.iter().map(|asset| asset.bound.clone()).collect();
         let now = jiff::Timestamp::now();
         let spaces = key_spaces(&assets, now).map_err(usage)?;
-        let selection = resolve_selection(&assets, &spaces, &request.assets, &request.partitions)
+        let selection = match &request.wanted {
+            Wanted::Named { assets: names, partitions } => resolve_selection(&assets, &spaces, names, partitions),
+            Wanted::LeftBy { partitions, .. } => select_keys(&assets, &spaces, partitions),
+        };
+        let selection = selection
             .map_err(|errors| AppError::Usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
         let latest = self.load_latest(pipeline).await?;
         let sources = self.take_fingerprints(pipeline).await?;
@@ -119,7 +141,7 @@ impl App {
     }
 }
 
-fn parse_partition(text: &str) -> Result<PartitionKey, StoreError> {
+pub(super) fn parse_partition(text: &str) -> Result<PartitionKey, StoreError> {
     text.parse()
         .map_err(|error| StoreError::Unreadable { what: format!("partition key `{text}`"), source: Box::new(error) })
 }

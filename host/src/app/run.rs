@@ -1,12 +1,20 @@
 //! Starting and ending runs.
 
-use serde_json::json;
+use std::collections::BTreeMap;
 
-use super::{App, AppError, Pipeline, PlanRequest};
+use serde_json::{Value, json};
+
+use super::{
+    App, AppError, Pipeline, PlanRequest,
+    plan::{Wanted, parse_partition},
+};
 use crate::{
     id::{JobId, RunId, WorkerId},
-    pipeline::plan::{Force, InputSource, Plan, Reason},
-    store::runs::{InputOrigin, NewJob, NewJobInput, NewRun},
+    pipeline::{
+        partition::PartitionKey,
+        plan::{Force, InputSource, Plan, Reason},
+    },
+    store::runs::{InputOrigin, NewJob, NewJobInput, NewRun, RunRecord},
 };
 
 impl App {
@@ -49,20 +57,35 @@ impl App {
             tenant: self.tenant.clone(),
             pipeline_version: pipeline.id,
             owner,
-            request: json!({
-                "assets": request.assets,
-                "partitions": request.partitions,
-                "with_inputs": request.with_inputs,
-                "force": match request.force {
-                    Force::No => "no",
-                    Force::Selected => "selected",
-                    Force::All => "all",
-                },
-            }),
+            request: request_json(request),
             jobs: jobs.collect(),
         };
         self.store.submit_run(&run).await?;
         Ok(run.id)
+    }
+
+    /// What a run that is over left unmade, to be planned anew with the newest version of its pipeline. What was forced
+    /// then is forced again.
+    pub async fn request_of_rest(&self, run: &RunRecord) -> Result<PlanRequest, AppError> {
+        let id = run.id;
+        match &*run.state {
+            "running" => {
+                let advice = format!("wait for its end (`flowstone watch {id}`) or cancel it");
+                return Err(AppError::Usage(format!("run {id} is not over: {advice}")));
+            }
+            "succeeded" => return Err(AppError::Usage(format!("run {id} succeeded: it left nothing to try again"))),
+            _ => {}
+        }
+        let mut partitions: BTreeMap<String, Vec<PartitionKey>> = BTreeMap::new();
+        for (asset, key) in self.store.list_unmade(&self.tenant, id).await? {
+            partitions.entry(asset).or_default().push(parse_partition(&key)?);
+        }
+        let asked = &run.request;
+        Ok(PlanRequest {
+            wanted: Wanted::LeftBy { run: id, partitions },
+            with_inputs: asked["with_inputs"] != Value::Bool(false),
+            force: if asked["force"] == "no" { Force::No } else { Force::Selected },
+        })
     }
 
     /// Asks for a run's end.
@@ -74,5 +97,20 @@ impl App {
             Some(record) => format!("run {run} is over: it {}", record.state),
             None => format!("there is no run {run}; `flowstone runs` lists them"),
         }))
+    }
+}
+
+/// What was asked for, for people and for whoever tries it again.
+fn request_json(request: &PlanRequest) -> Value {
+    let force = match request.force {
+        Force::No => "no",
+        Force::Selected => "selected",
+        Force::All => "all",
+    };
+    match &request.wanted {
+        Wanted::Named { assets, partitions } => {
+            json!({ "assets": assets, "partitions": partitions, "with_inputs": request.with_inputs, "force": force })
+        }
+        Wanted::LeftBy { run, .. } => json!({ "retry_of": run, "with_inputs": request.with_inputs, "force": force }),
     }
 }

@@ -64,13 +64,43 @@ pub enum Command {
     /// Progress goes to stderr, a summary to stdout. An interrupted run loses
     /// nothing that was made: the same command goes on where it stopped.
     /// Interrupt once to let what runs finish, twice to stop at once.
+    /// With --detach the run is left to the workers of the database, and its id
+    /// is printed.
     ///
     /// Examples:
     ///   flowstone run examples/weather
     ///   flowstone run weather monthly_weather --partition 2012-01 --partition 2012-02
+    ///   flowstone watch $(flowstone run weather --detach)
     ///   flowstone run weather --json | jq 'select(.event == "job.ended")'
     #[command(verbatim_doc_comment)]
     Run(Run),
+    /// Take jobs of any run until asked to stop
+    ///
+    /// Any number of workers on any number of machines share a database
+    /// (DATABASE_URL) and a place for outputs (FLOWSTONE_BLOBS). Without
+    /// DATABASE_URL this is the worker of the embedded database.
+    /// Interrupt once to let what runs finish, twice to stop at once.
+    ///
+    /// Example: flowstone work --concurrency 8
+    #[command(verbatim_doc_comment)]
+    Work(Work),
+    /// Follow a run that others work on until it is over
+    ///
+    /// Ends as the run does. Interrupting it ends only the watching.
+    ///
+    /// Examples:
+    ///   flowstone watch latest
+    ///   flowstone watch 0193b5a0 --json
+    #[command(verbatim_doc_comment)]
+    Watch(Watch),
+    /// Run what an earlier run left unmade: what failed, was skipped for it, or was cancelled
+    ///
+    /// It is planned anew with the newest version of the pipeline; what was made
+    /// meanwhile is not made again, unless the earlier run was forced to.
+    ///
+    /// Example: flowstone retry latest
+    #[command(verbatim_doc_comment)]
+    Retry(Retry),
     /// Write the newest output of an asset to stdout
     ///
     /// Examples:
@@ -94,6 +124,7 @@ pub enum Command {
     /// Examples:
     ///   flowstone logs
     ///   flowstone logs 0193b5a0 monthly_weather --partition 2012-01
+    ///   flowstone logs latest --follow
     #[command(verbatim_doc_comment)]
     Logs(Logs),
     /// Show what the newest output of an asset was made from, or what was made from it
@@ -214,12 +245,53 @@ pub struct Run {
     /// What it is to cover.
     #[command(flatten)]
     pub selection: Selection,
+    /// How.
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// Of the commands that submit a run.
+#[derive(Debug, Args)]
+pub struct How {
     /// Print one event a line as JSON instead of progress and a summary
     #[arg(long)]
     pub json: bool,
+    /// Leave the run to the workers of the database, and print its id
+    #[arg(long, short)]
+    pub detach: bool,
     /// How many of them at a time.
     #[command(flatten)]
     pub worker: WorkerFlags,
+}
+
+/// Of `work`.
+#[derive(Debug, Args)]
+pub struct Work {
+    /// How many jobs at a time.
+    #[command(flatten)]
+    pub worker: WorkerFlags,
+}
+
+/// Of `watch`.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// The run: its id, the beginning of it, or latest
+    #[arg(value_name = "RUN", default_value = "latest")]
+    pub run: String,
+    /// Print one event a line as JSON instead of progress and a summary
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of `retry`.
+#[derive(Debug, Args)]
+pub struct Retry {
+    /// The run: its id, the beginning of it, or latest
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// How.
+    #[command(flatten)]
+    pub how: How,
 }
 
 /// One partition of one asset.
@@ -290,7 +362,10 @@ pub struct Logs {
     /// Only those of this partition
     #[arg(long, short, value_name = "KEY", requires = "asset")]
     pub partition: Option<String>,
-    /// Print the attempts as JSON
+    /// Go on with each attempt that ends, until the run is over
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Print the attempts as JSON; those that are followed one a line
     #[arg(long)]
     pub json: bool,
 }
@@ -444,7 +519,7 @@ mod tests {
         assert_eq!(run.selection.pipeline, "weather");
         assert_eq!(run.selection.assets, ["a", "b"]);
         assert_eq!(run.selection.partitions, ["2012-01", "2012-02"]);
-        assert!(run.selection.force && !run.selection.no_inputs && !run.json);
+        assert!(run.selection.force && !run.selection.no_inputs && !run.how.json);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! `flowstone logs`: the attempts of a run, each with how it ended, what it was denied, and what it said.
 
-use std::fmt::Write as _;
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+};
 
 use anyhow::bail;
 use serde::Deserialize;
@@ -16,7 +19,8 @@ use super::{
     status::list_all_jobs,
 };
 use crate::{
-    limit::LIST_ROWS_MAX,
+    id::{AttemptId, JobId, RunId},
+    limit::{JOBS_LOGGED_AT_ONCE, LIST_ROWS_MAX, RUN_POLL},
     pipeline::{asset::Field, diagnostic::did_you_mean},
     store::runs::{AttemptLog, JobRecord},
 };
@@ -29,6 +33,9 @@ pub(super) async fn run(session: &Session, args: &Logs) -> anyhow::Result<Exit> 
         Some(asset) => find_partition(&list_all_jobs(store, tenant, run.id).await?, asset, args.partition.as_deref())?,
         None => None,
     };
+    if args.follow {
+        return follow(session, args, run.id, partition_key.as_deref()).await;
+    }
     let attempts =
         store.list_attempts(tenant, run.id, args.asset.as_deref(), partition_key.as_deref(), LIST_ROWS_MAX).await?;
     if args.json {
@@ -49,6 +56,84 @@ pub(super) async fn run(session: &Session, args: &Logs) -> anyhow::Result<Exit> 
             .say(format!("there may be more than these {LIST_ROWS_MAX} attempts: name an asset or a partition"));
     }
     Ok(Exit::Succeeded)
+}
+
+/// Shows each attempt when it has ended, those that were there before first, until the run is over.
+async fn follow(session: &Session, args: &Logs, run: RunId, partition_key: Option<&str>) -> anyhow::Result<Exit> {
+    let (store, tenant) = (&session.app.store, &*session.app.tenant);
+    let wanted = |job: &JobRecord| {
+        args.asset.as_ref().is_none_or(|asset| *asset == job.asset)
+            && partition_key.is_none_or(|key| key == job.partition_key)
+    };
+    let mut shown = Shown::default();
+    loop {
+        // Looked at first: what ends between the two is among the jobs that are read.
+        let Some(record) = store.find_run(tenant, run).await? else { bail!("run {run} has disappeared") };
+        let mut after = shown.ended_through;
+        loop {
+            let page = store.list_jobs(tenant, run, after, LIST_ROWS_MAX).await?;
+            let more = shown.take_grown(page.iter().filter(|job| wanted(job)));
+            for jobs in more.chunks(JOBS_LOGGED_AT_ONCE) {
+                for attempt in store.list_attempts_of(tenant, jobs).await? {
+                    if shown.attempts.insert(attempt.id) {
+                        print(args, &attempt)?;
+                    }
+                }
+            }
+            shown.pass_ended(&page, after);
+            after = page.last().map(|job| job.id).or(after);
+            if (page.len() as i64) < LIST_ROWS_MAX {
+                break;
+            }
+        }
+        if record.state != "running" {
+            return Ok(Exit::Succeeded);
+        }
+        tokio::time::sleep(RUN_POLL).await;
+    }
+}
+
+fn print(args: &Logs, attempt: &AttemptLog) -> anyhow::Result<()> {
+    if args.json {
+        return print::json_line(&attempt_json(attempt));
+    }
+    print::text(&format!("{}\n", render(attempt)))
+}
+
+/// What `--follow` has shown. By counts and ids, not by times: clocks of several workers disagree.
+#[derive(Default)]
+struct Shown {
+    attempts: HashSet<AttemptId>,
+    /// Of jobs that have not ended yet, how many.
+    counts: HashMap<JobId, i64>,
+    /// All jobs up to this one have ended and were shown.
+    ended_through: Option<JobId>,
+}
+
+impl Shown {
+    /// The jobs that have more attempts than when they were looked at last.
+    fn take_grown<'a>(&mut self, jobs: impl Iterator<Item = &'a JobRecord>) -> Vec<JobId> {
+        let mut grown = Vec::new();
+        for job in jobs {
+            let known = self.counts.entry(job.id).or_default();
+            if job.attempts > std::mem::replace(known, job.attempts) {
+                grown.push(job.id);
+            }
+        }
+        grown
+    }
+
+    /// Forgets what need not be looked at again.
+    fn pass_ended(&mut self, page: &[JobRecord], after: Option<JobId>) {
+        if after != self.ended_through {
+            return;
+        }
+        let ended = page.iter().take_while(|job| job.ended_at_ms.is_some());
+        for job in ended {
+            self.counts.remove(&job.id);
+            self.ended_through = Some(job.id);
+        }
+    }
 }
 
 /// The canonical text of the partition that is meant, among the jobs of the run.
@@ -174,6 +259,7 @@ mod tests {
 
     fn an_attempt() -> AttemptLog {
         AttemptLog {
+            id: AttemptId::new(),
             asset: "monthly".into(),
             partition_key: "month=month:2012-01".into(),
             number: 2,

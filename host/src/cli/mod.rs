@@ -28,10 +28,12 @@ mod runs;
 mod secret;
 mod session;
 mod show;
+mod signals;
 mod status;
+mod work;
 
 use anyhow::Context as _;
-use arguments::{Command, CommandLine};
+use arguments::{Command, CommandLine, Retry, Run};
 use print::Talk;
 use session::{Access, Session};
 
@@ -74,8 +76,10 @@ async fn dispatch(command: Command, settings: &Settings, talk: Talk) -> anyhow::
         return inspect::run(settings, &talk, args).await;
     }
     let (access, guests) = match &command {
-        Command::Run(args) => (Access::Alone, args.worker.concurrency()),
-        Command::Deploy(_) => (Access::Alone, 1),
+        Command::Run(Run { how, .. }) | Command::Retry(Retry { how, .. }) if !how.detach => {
+            (Access::Alone, how.worker.concurrency())
+        }
+        Command::Work(args) => (Access::Alone, args.worker.concurrency()),
         _ => (Access::Beside, 1),
     };
     let session = Session::open(settings, talk, access, guests).await?;
@@ -90,6 +94,9 @@ async fn dispatch_in(session: &Session, command: Command) -> anyhow::Result<Exit
         Command::Deploy(args) => deploy::run(session, &args).await,
         Command::Plan(args) => plan::run(session, &args).await,
         Command::Run(args) => run::run(session, &args).await,
+        Command::Retry(args) => run::retry(session, &args).await,
+        Command::Watch(args) => run::watch(session, &args).await,
+        Command::Work(args) => work::run(session, &args).await,
         Command::Show(args) => show::run(session, &args).await,
         Command::Status(args) => status::run(session, &args).await,
         Command::Runs(args) => runs::run(session, &args).await,

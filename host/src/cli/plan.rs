@@ -14,7 +14,7 @@ use super::{
     session::Session,
 };
 use crate::{
-    app::{Pipeline, PlanRequest},
+    app::{Pipeline, PlanRequest, Wanted},
     limit::PLAN_JOBS_SHOWN_MAX,
     pipeline::plan::{Force, Plan, PlannedJob},
 };
@@ -44,8 +44,7 @@ pub(super) async fn run(session: &Session, args: &Args) -> anyhow::Result<Exit> 
 /// What was typed, as the planner takes it.
 pub(super) fn request(selection: &Selection) -> PlanRequest {
     PlanRequest {
-        assets: selection.assets.clone(),
-        partitions: selection.partitions.clone(),
+        wanted: Wanted::Named { assets: selection.assets.clone(), partitions: selection.partitions.clone() },
         with_inputs: !selection.no_inputs,
         force: match (selection.force, selection.force_all) {
             (_, true) => Force::All,

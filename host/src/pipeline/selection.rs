@@ -5,15 +5,19 @@
 //! keys. The canonical text, as FlowStone prints it, is understood too. What does not exist is answered with what
 //! does.
 
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
 
 use super::{
     diagnostic::{nearest, shown},
     keyspace::{Axis, KeySpace},
+    partition::PartitionKey,
     ranges::IndexRanges,
     validate::BoundAsset,
 };
-use crate::limit::NAMES_SHOWN_MAX;
+use crate::limit::{DIAGNOSTICS_MAX, NAMES_SHOWN_MAX};
 
 /// One asset of a request, by its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +116,37 @@ pub fn resolve_selection(
         return Ok(chosen.into_iter().map(all).collect());
     }
     select_partitions(assets, spaces, &chosen, texts, names.is_empty())
+}
+
+/// Resolves partitions that were planned before, by the name of their asset. What the pipeline no longer has is an error.
+pub fn select_keys(
+    assets: &[BoundAsset],
+    spaces: &[impl AsRef<KeySpace>],
+    keys: &BTreeMap<String, Vec<PartitionKey>>,
+) -> Result<Vec<SelectedAsset>, Vec<SelectionError>> {
+    let (mut selected, mut errors) = (Vec::new(), Vec::new());
+    for (name, keys) in keys {
+        let Some(asset) = assets.iter().position(|asset| asset.definition.name == *name) else {
+            errors.push(asset_not_found(name, assets));
+            continue;
+        };
+        let space = spaces[asset].as_ref();
+        let mut found = IndexRanges::default();
+        for key in keys {
+            match space.find_key(key) {
+                Some(index) => found.push(index..index + 1),
+                None => errors.push(SelectionError::PartitionNotFound {
+                    asset: name.clone(),
+                    partition: key.label(),
+                    known: known(&key.label(), space),
+                }),
+            }
+        }
+        found.normalize();
+        selected.push(SelectedAsset { asset, partitions: SelectedPartitions::Only(found) });
+    }
+    errors.truncate(DIAGNOSTICS_MAX);
+    if errors.is_empty() { Ok(selected) } else { Err(errors) }
 }
 
 fn select_partitions(

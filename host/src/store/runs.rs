@@ -11,7 +11,7 @@ use super::{
     error::Doing as _,
 };
 use crate::{
-    id::{AssetVersionId, JobId, MaterializationId, PipelineVersionId, RunId, WorkerId},
+    id::{AssetVersionId, AttemptId, JobId, MaterializationId, PipelineVersionId, RunId, WorkerId},
     limit::{INSERT_ROWS_MAX, LIST_ROWS_MAX},
 };
 
@@ -134,6 +134,8 @@ pub struct JobRecord {
 /// An attempt with its log.
 #[derive(Clone, Debug)]
 pub struct AttemptLog {
+    /// Its id.
+    pub id: AttemptId,
     /// What was being made.
     pub asset: String,
     /// Canonical text.
@@ -322,6 +324,46 @@ impl Store {
             .collect())
     }
 
+    /// The asset and partition of each job of a run that ended without a result, in the order of its plan.
+    pub async fn list_unmade(&self, tenant: &str, run: RunId) -> Result<Vec<(String, String)>, StoreError> {
+        let rows = sqlx::query!(
+            "select a.name, j.partition_key from job j
+             join job_end e on e.tenant_id = j.tenant_id and e.job_id = j.job_id and e.state <> 'succeeded'
+             join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
+             join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id
+             where j.tenant_id = $1 and j.run_id = $2
+             order by j.job_id",
+            tenant,
+            run.0,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("reading what a run left unmade")?;
+        Ok(rows.into_iter().map(|row| (row.name, row.partition_key)).collect())
+    }
+
+    /// The attempts of the jobs with these ids, oldest first.
+    pub async fn list_attempts_of(&self, tenant: &str, jobs: &[JobId]) -> Result<Vec<AttemptLog>, StoreError> {
+        sqlx::query_as!(
+            AttemptLog,
+            r#"select t.attempt_id as "id: AttemptId", a.name as asset, j.partition_key, t.number, t.verdict, t.message,
+                      t.charged, t.fuel_used, t.memory_bytes_peak, t.duration_us,
+                      (extract(epoch from t.started_at) * 1000)::bigint as "started_at_ms!",
+                      t.log, t.log_dropped, t.denials, t.uses
+               from unnest($2::uuid[]) as c (job_id)
+               cross join lateral (select * from job where tenant_id = $1 and job_id = c.job_id offset 0) j
+               join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
+               join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id
+               cross join lateral (select * from attempt where tenant_id = $1 and job_id = j.job_id offset 0) t
+               order by t.started_at, t.attempt_id"#,
+            tenant,
+            &column(jobs, |job| job.0),
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("reading logs")
+    }
+
     /// The attempts of a run with their logs, oldest first, of one asset and partition or of all.
     pub async fn list_attempts(
         &self,
@@ -333,8 +375,8 @@ impl Store {
     ) -> Result<Vec<AttemptLog>, StoreError> {
         sqlx::query_as!(
             AttemptLog,
-            r#"select a.name as asset, j.partition_key, t.number, t.verdict, t.message, t.charged, t.fuel_used,
-                      t.memory_bytes_peak, t.duration_us,
+            r#"select t.attempt_id as "id: AttemptId", a.name as asset, j.partition_key, t.number, t.verdict, t.message,
+                      t.charged, t.fuel_used, t.memory_bytes_peak, t.duration_us,
                       (extract(epoch from t.started_at) * 1000)::bigint as "started_at_ms!",
                       t.log, t.log_dropped, t.denials, t.uses
                from job j

@@ -47,7 +47,7 @@ impl Bars {
 
 impl Reporter for Bars {
     fn begin(&mut self, begun: Begun<'_>, board: &Board) {
-        self.talk.say(headline(begun, board));
+        self.talk.say(headline(begun, board.jobs()));
         let mut shown: Vec<Tally> = board.assets.clone();
         if shown.len() > ASSET_BARS_MAX {
             let rest = together(&shown[ASSET_BARS_MAX - 1..]);
@@ -128,7 +128,7 @@ mod tests {
 
     fn begin(bars: &mut Bars, board: &Board) {
         let run: RunId = RUN.parse().unwrap();
-        bars.begin(Begun { run, pipeline: "weather", version: 1, up_to_date: 0 }, board);
+        bars.begin(Begun { run, pipeline: "weather", version: 1, up_to_date: Some(0) }, board);
     }
 
     #[test]

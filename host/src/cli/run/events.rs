@@ -28,8 +28,8 @@ pub enum Event<'a> {
         version: i32,
         /// How many jobs it has.
         jobs: usize,
-        /// Partitions that need none.
-        up_to_date: u64,
+        /// Partitions that need none; null for whoever only watches.
+        up_to_date: Option<u64>,
     },
     /// An attempt begins.
     #[serde(rename = "job.started")]
@@ -104,6 +104,14 @@ pub enum Event<'a> {
     },
 }
 
+impl<'a> Event<'a> {
+    /// The first one of a run.
+    pub fn started(begun: Begun<'a>, jobs: usize) -> Self {
+        let Begun { run, pipeline, version, up_to_date } = begun;
+        Self::RunStarted { run, pipeline, version, jobs, up_to_date }
+    }
+}
+
 /// The job of an event.
 #[derive(Debug, Serialize)]
 pub struct Of<'a> {
@@ -161,9 +169,8 @@ impl Events {
 
 impl Reporter for Events {
     fn begin(&mut self, begun: Begun<'_>, board: &Board) {
-        let Begun { run, pipeline, version, up_to_date } = begun;
-        (self.run, self.begun_at) = (Some(run), Instant::now());
-        self.write(&Event::RunStarted { run, pipeline, version, jobs: board.jobs(), up_to_date });
+        (self.run, self.begun_at) = (Some(begun.run), Instant::now());
+        self.write(&Event::started(begun, board.jobs()));
     }
 
     fn note(&mut self, notice: Notice<'_>, _: &Board) {
@@ -178,7 +185,9 @@ impl Reporter for Events {
         let Some(run) = self.run else { return };
         let duration_ms = self.begun_at.elapsed().as_millis() as u64;
         self.write(&match outcome {
-            Outcome::Interrupted => Event::RunInterrupted { run, jobs: board.jobs(), ended: board.ended },
+            Outcome::Interrupted | Outcome::Left => {
+                Event::RunInterrupted { run, jobs: board.jobs(), ended: board.ended }
+            }
             Outcome::Finished(record) => Event::RunFinished {
                 run,
                 state: &record.state,
@@ -232,7 +241,7 @@ mod tests {
         let named = board.find(ids[1]).unwrap();
         let made = MaterializationId::new();
         let events = [
-            Event::RunStarted { run, pipeline: "weather", version: 3, jobs: 54, up_to_date: 0 },
+            Event::RunStarted { run, pipeline: "weather", version: 3, jobs: 54, up_to_date: Some(0) },
             event(run, Notice::Started(ids[1], named)),
             event(run, Notice::Deferred { job: ids[1], named, cause: "busy", wait_ms: 1_000 }),
             event(run, Notice::Ended { job: ids[1], named, end: MADE, materialization: Some(made) }),

@@ -9,9 +9,9 @@ use tokio::{
 };
 
 use super::{
+    super::signals::Signals,
     board::{Board, End},
     reporter::{Notice, Reporter},
-    signals::Signals,
 };
 use crate::{
     app::App,
@@ -28,6 +28,8 @@ pub enum Over {
     Finished(RunRecord),
     /// This process was asked to stop.
     Interrupted,
+    /// Nobody watches any more; the run goes on.
+    Left,
 }
 
 /// One run, followed.
@@ -39,7 +41,8 @@ pub struct Follow<'a> {
     pub board: Board,
     /// Who tells of it.
     pub reporter: Box<dyn Reporter>,
-    events: Receiver<Event>,
+    /// What this process' own worker tells; none when only others work.
+    events: Option<Receiver<Event>>,
     /// Events were missed: rows have to be read.
     missed: bool,
     /// How many ends the board had when the row last had more.
@@ -52,7 +55,13 @@ pub struct Follow<'a> {
 
 impl<'a> Follow<'a> {
     /// Events must have been subscribed to before the run was submitted.
-    pub fn new(app: &'a App, run: RunId, board: Board, reporter: Box<dyn Reporter>, events: Receiver<Event>) -> Self {
+    pub fn new(
+        app: &'a App,
+        run: RunId,
+        board: Board,
+        reporter: Box<dyn Reporter>,
+        events: Option<Receiver<Event>>,
+    ) -> Self {
         let (missed, behind_at, ended_through, troubled) = (false, None, None, false);
         Self { app, run, board, reporter, events, missed, behind_at, ended_through, troubled }
     }
@@ -84,7 +93,8 @@ impl<'a> Follow<'a> {
 
     /// Takes the next event of this run, whenever it comes. Safe to drop and call again.
     pub async fn listen(&mut self) {
-        match self.events.recv().await {
+        let Some(events) = &mut self.events else { return std::future::pending().await };
+        match events.recv().await {
             Ok(event) => self.take(event),
             Err(RecvError::Lagged(_)) => self.missed = true,
             // The worker has ended: there will never be another.
@@ -154,7 +164,8 @@ impl<'a> Follow<'a> {
         let ended = (record.succeeded + record.skipped + record.failed + record.cancelled) as usize;
         let behind = ended > self.board.ended;
         // Events are often a moment behind the row; twice without any in between, they will not come.
-        if self.missed || (behind && (over || self.behind_at == Some(self.board.ended))) {
+        let late = over || self.events.is_none() || self.behind_at == Some(self.board.ended);
+        if self.missed || (behind && late) {
             self.catch_up().await?;
             self.missed = false;
         }

@@ -31,7 +31,7 @@ impl Lines {
 
 impl Reporter for Lines {
     fn begin(&mut self, begun: Begun<'_>, board: &Board) {
-        self.talk.say(headline(begun, board));
+        self.talk.say(headline(begun, board.jobs()));
         self.told_at = Instant::now();
     }
 
@@ -57,10 +57,11 @@ impl Reporter for Lines {
 }
 
 /// What a run begins with.
-pub(super) fn headline(begun: Begun<'_>, board: &Board) -> String {
+pub(super) fn headline(begun: Begun<'_>, jobs: usize) -> String {
     let Begun { run, pipeline, version, up_to_date } = begun;
-    let current = if up_to_date > 0 { format!(", {up_to_date} up to date") } else { String::new() };
-    format!("run {run} of {pipeline} v{version}: {}{current}", plural(board.jobs() as u64, "job"))
+    let current =
+        up_to_date.filter(|count| *count > 0).map(|count| format!(", {count} up to date")).unwrap_or_default();
+    format!("run {run} of {pipeline} v{version}: {}{current}", plural(jobs as u64, "job"))
 }
 
 /// One line for what happened; none for what only a small run tells of.

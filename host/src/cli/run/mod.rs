@@ -1,4 +1,5 @@
-//! `flowstone run`: plans, submits, works, and follows the run until the database says that it is over.
+//! `flowstone run`: plans, submits, works, and follows the run until the database says that it is over. `retry` does the
+//! same with what an earlier run left; `watch` only follows.
 //!
 //! The worker's events are for display and may be missed; the run's row is the truth, and what was missed is read from
 //! the jobs' rows. Nothing here decides what runs or how it ends.
@@ -9,10 +10,9 @@ mod events;
 mod follow;
 mod lines;
 mod reporter;
-mod signals;
 mod summary;
 
-use std::{pin::pin, time::Duration};
+use std::pin::pin;
 
 use anyhow::Context as _;
 
@@ -23,41 +23,77 @@ use self::{
     follow::{Follow, Over},
     lines::Lines,
     reporter::{Begun, Outcome, Reporter},
-    signals::Signals,
 };
-use super::{Exit, arguments::Run, deploy, plan::request, print, session::Session, status::list_all_jobs};
+use super::{
+    Exit,
+    arguments::{How, Retry, Run, Watch},
+    deploy,
+    plan::request,
+    print, run_id,
+    session::Session,
+    signals::Signals,
+    status::list_all_jobs,
+    work,
+};
 use crate::{
-    app::Pipeline,
+    app::{Pipeline, PlanRequest},
     id::RunId,
-    pipeline::{plan::Plan, quantity::duration_text},
-    runner::{Runner, RunnerSettings},
+    pipeline::plan::Plan,
+    runner::Runner,
 };
 
 /// Runs what is missing or stale.
 pub(super) async fn run(session: &Session, args: &Run) -> anyhow::Result<Exit> {
-    let app = &session.app;
-    let (pipeline, deployed) = app.resolve_pipeline(&args.selection.pipeline).await?;
+    let (pipeline, deployed) = session.app.resolve_pipeline(&args.selection.pipeline).await?;
     if let Some(deployed) = &deployed {
         deploy::tell(&session.talk, deployed);
     }
-    let request = request(&args.selection);
-    let plan = app.plan(&pipeline, &request).await?;
+    make(session, &pipeline, &request(&args.selection), &args.how).await
+}
+
+/// Runs what an earlier run left.
+pub(super) async fn retry(session: &Session, args: &Retry) -> anyhow::Result<Exit> {
+    let app = &session.app;
+    let earlier = run_id::find_run(&app.store, &app.tenant, &args.run).await?;
+    let request = app.request_of_rest(&earlier).await?;
+    let pipeline = app.load_pipeline(&earlier.pipeline).await?;
+    make(session, &pipeline, &request, &args.how).await
+}
+
+/// Follows a run that others work on.
+pub(super) async fn watch(session: &Session, args: &Watch) -> anyhow::Result<Exit> {
+    let app = &session.app;
     let mut signals = Signals::listen().context("cannot listen to signals")?;
-    let settings = RunnerSettings {
-        slots: args.worker.concurrency(),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        alone: session.is_alone(),
-        secrets: session.secrets.sources()?,
-        database_urls: session.database_urls.clone(),
+    let record = run_id::find_run(&app.store, &app.tenant, &args.run).await?;
+    let board = Board::new(&list_all_jobs(&app.store, &app.tenant, record.id).await?);
+    let (run, pipeline) = (record.id, &*record.pipeline);
+    let reporter =
+        begin(session, args.json, Begun { run, pipeline, version: record.version, up_to_date: None }, &board);
+    let mut follow = Follow::new(app, run, board, reporter, None);
+    let over = match follow.until_over(&mut signals).await? {
+        Over::Interrupted => Over::Left,
+        over @ (Over::Finished(_) | Over::Left) => over,
     };
-    let runner = Runner::start(app.store.clone(), app.engine.clone(), app.blobs.clone(), settings).await?;
+    conclude(args.json, pipeline, follow, over)
+}
+
+/// Plans and submits; then works until it is over, unless the run is left to others.
+async fn make(session: &Session, pipeline: &Pipeline, request: &PlanRequest, how: &How) -> anyhow::Result<Exit> {
+    let app = &session.app;
+    let plan = app.plan(pipeline, request).await?;
+    if how.detach {
+        let run = app.start_run(pipeline, request, &plan, None).await?;
+        return tell_detached(session, how, begun(run, pipeline, &plan), plan.jobs.len());
+    }
+    let mut signals = Signals::listen().context("cannot listen to signals")?;
+    let runner = work::start(session, &how.worker).await?;
     let events = runner.events();
     let started = async {
-        let run = app.start_run(&pipeline, &request, &plan, Some(runner.worker())).await?;
+        let run = app.start_run(pipeline, request, &plan, Some(runner.worker())).await?;
         runner.wake();
         let jobs = list_all_jobs(&app.store, &app.tenant, run).await?;
-        let reporter = begin(session, args, &pipeline, &plan, run, &Board::new(&jobs));
-        anyhow::Ok(Follow::new(app, run, Board::new(&jobs), reporter, events))
+        let reporter = begin(session, how.json, begun(run, pipeline, &plan), &Board::new(&jobs));
+        anyhow::Ok(Follow::new(app, run, Board::new(&jobs), reporter, Some(events)))
     };
     let mut follow = match started.await {
         Ok(follow) => follow,
@@ -68,32 +104,43 @@ pub(super) async fn run(session: &Session, args: &Run) -> anyhow::Result<Exit> {
     };
     let over = follow.until_over(&mut signals).await;
     let over = match over {
-        Ok(Over::Interrupted) => stop_gracefully(session, runner, args.worker.grace(), &mut follow, &mut signals).await,
+        Ok(Over::Interrupted) => stop_gracefully(session, runner, how, &mut follow, &mut signals).await,
         over => {
-            runner.stop(args.worker.grace(), signals.next()).await;
+            runner.stop(how.worker.grace(), signals.next()).await;
             over
         }
     };
-    conclude(args, &pipeline, follow, over?)
+    conclude(how.json, &pipeline.name, follow, over?)
+}
+
+fn begun<'a>(run: RunId, pipeline: &'a Pipeline, plan: &Plan) -> Begun<'a> {
+    let up_to_date = plan.up_to_date.iter().map(|count| u64::from(*count)).sum();
+    Begun { run, pipeline: &pipeline.name, version: pipeline.number, up_to_date: Some(up_to_date) }
+}
+
+/// The id alone on stdout, so that another command can take it.
+fn tell_detached(session: &Session, how: &How, begun: Begun<'_>, jobs: usize) -> anyhow::Result<Exit> {
+    session.talk.say(lines::headline(begun, jobs));
+    if jobs > 0 {
+        session.talk.say(format!("`flowstone watch {}` follows it; `flowstone work` works on it", begun.run));
+    }
+    if how.json {
+        print::json_line(&events::Event::started(begun, jobs))?;
+    } else {
+        print::text(&format!("{}\n", begun.run))?;
+    }
+    Ok(Exit::Succeeded)
 }
 
 /// Bars where a person looks, events where a program asked for them, lines otherwise.
-fn begin(
-    session: &Session,
-    args: &Run,
-    pipeline: &Pipeline,
-    plan: &Plan,
-    run: RunId,
-    board: &Board,
-) -> Box<dyn Reporter> {
+fn begin(session: &Session, json: bool, begun: Begun<'_>, board: &Board) -> Box<dyn Reporter> {
     let talk = session.talk.clone();
     let mut reporter: Box<dyn Reporter> = match talk.show_bars().cloned() {
-        _ if args.json => Box::new(Events::new()),
+        _ if json => Box::new(Events::new()),
         Some(bars) if board.jobs() > 0 => Box::new(Bars::new(talk, bars)),
         _ => Box::new(Lines::new(talk)),
     };
-    let up_to_date = plan.up_to_date.iter().map(|count| u64::from(*count)).sum();
-    reporter.begin(Begun { run, pipeline: &pipeline.name, version: pipeline.number, up_to_date }, board);
+    reporter.begin(begun, board);
     reporter
 }
 
@@ -102,14 +149,11 @@ fn begin(
 async fn stop_gracefully(
     session: &Session,
     runner: Runner,
-    grace: Duration,
+    how: &How,
     follow: &mut Follow<'_>,
     signals: &mut Signals,
 ) -> anyhow::Result<Over> {
-    let mut stopping = pin!(runner.stop(grace, signals.next()));
-    session
-        .talk
-        .say(format!("stopping: what runs has {} to finish; interrupt again to stop at once", duration_text(grace)));
+    let mut stopping = pin!(work::stop(session, runner, &how.worker, signals));
     loop {
         tokio::select! {
             () = &mut stopping => break,
@@ -120,14 +164,15 @@ async fn stop_gracefully(
     Ok(follow.look_closely().await?.map_or(Over::Interrupted, Over::Finished))
 }
 
-fn conclude(args: &Run, pipeline: &Pipeline, mut follow: Follow<'_>, over: Over) -> anyhow::Result<Exit> {
+fn conclude(json: bool, pipeline: &str, mut follow: Follow<'_>, over: Over) -> anyhow::Result<Exit> {
     let outcome = match &over {
         Over::Finished(record) => Outcome::Finished(record),
         Over::Interrupted => Outcome::Interrupted,
+        Over::Left => Outcome::Left,
     };
     follow.reporter.end(outcome, &follow.board);
-    if !args.json {
-        let summary = summary::render(follow.run, &pipeline.name, outcome, &follow.board, print::is_terminal());
+    if !json {
+        let summary = summary::render(follow.run, pipeline, outcome, &follow.board, print::is_terminal());
         match print::text(&summary) {
             // How the run went is still what counts.
             Err(error) if error.is::<print::Closed>() => {}
@@ -136,6 +181,6 @@ fn conclude(args: &Run, pipeline: &Pipeline, mut follow: Follow<'_>, over: Over)
     }
     Ok(match over {
         Over::Finished(record) if record.state == "succeeded" => Exit::Succeeded,
-        Over::Finished(_) | Over::Interrupted => Exit::Failed,
+        Over::Finished(_) | Over::Interrupted | Over::Left => Exit::Failed,
     })
 }

@@ -46,8 +46,8 @@ pub struct Begun<'a> {
     pub pipeline: &'a str,
     /// Of which version.
     pub version: i32,
-    /// Partitions of the wanted assets that need nothing.
-    pub up_to_date: u64,
+    /// Partitions of the wanted assets that need nothing; whoever only watches does not know.
+    pub up_to_date: Option<u64>,
 }
 
 /// How it went.
@@ -57,6 +57,8 @@ pub enum Outcome<'a> {
     Finished(&'a RunRecord),
     /// This process was asked to stop; what is left is left.
     Interrupted,
+    /// It was watched, and nobody does any more.
+    Left,
 }
 
 /// Tells of one run.

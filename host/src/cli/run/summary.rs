@@ -79,6 +79,10 @@ fn last_line(run: RunId, pipeline: &str, outcome: Outcome<'_>, board: &Board) ->
             let left = plural((board.jobs() - board.ended) as u64, "job");
             format!("run {run} was interrupted with {left} left; the same command goes on with what is left")
         }
+        Outcome::Left => {
+            let left = plural((board.jobs() - board.ended) as u64, "job");
+            format!("run {run} goes on with {left} left; `flowstone watch {run}` follows it again")
+        }
         Outcome::Finished(_) if board.jobs() == 0 => format!("{pipeline} is up to date"),
         Outcome::Finished(record) => {
             let took = record.finished_at_ms.unwrap_or(record.created_at_ms).abs_diff(record.created_at_ms);

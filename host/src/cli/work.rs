@@ -1,0 +1,51 @@
+//! `flowstone work`: a worker, until it is asked to stop; and how every command that works starts and stops its own.
+
+use std::future::Future;
+
+use anyhow::Context as _;
+
+use super::{Exit, arguments::Work, session::Session, signals::Signals};
+use crate::{
+    config::WorkerFlags,
+    pipeline::quantity::duration_text,
+    runner::{Runner, RunnerSettings},
+};
+
+/// Takes jobs of any run.
+pub(super) async fn run(session: &Session, args: &Work) -> anyhow::Result<Exit> {
+    let mut signals = Signals::listen().context("cannot listen to signals")?;
+    let runner = start(session, &args.worker).await?;
+    let (worker, slots) = (runner.worker(), args.worker.concurrency());
+    session.talk.say(format!("worker {worker} takes jobs, {slots} at a time; interrupt to stop"));
+    signals.next().await;
+    stop(session, runner, &args.worker, &mut signals).await;
+    Ok(Exit::Succeeded)
+}
+
+/// Starts this process' worker.
+pub(super) async fn start(session: &Session, flags: &WorkerFlags) -> anyhow::Result<Runner> {
+    let app = &session.app;
+    let settings = RunnerSettings {
+        slots: flags.concurrency(),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        alone: session.is_alone(),
+        secrets: session.secrets.sources()?,
+        database_urls: session.database_urls.clone(),
+    };
+    Ok(Runner::start(app.store.clone(), app.engine.clone(), app.blobs.clone(), settings).await?)
+}
+
+/// Claims nothing more from here on; waits for what runs, as long as the grace. A second signal ends the wait. What is
+/// given back is not lost: another worker takes it.
+pub(super) fn stop(
+    session: &Session,
+    runner: Runner,
+    flags: &WorkerFlags,
+    signals: &mut Signals,
+) -> impl Future<Output = ()> {
+    let grace = flags.grace();
+    let stopping = runner.stop(grace, signals.next());
+    let grace = duration_text(grace);
+    session.talk.say(format!("stopping: what runs has {grace} to finish; interrupt again to stop at once"));
+    stopping
+}

@@ -1,0 +1,250 @@
+//! Runs that nobody waits for, and the workers that take them: submitted by one process, worked on by others, followed
+//! by a third.
+
+use std::time::Duration;
+
+use flowstone_tests::{
+    Flowstone, Output, Running,
+    deadline::wait_until,
+    pipeline::{Scenario, ended},
+};
+use serde_json::Value;
+
+use crate::checker::{assert_sound, violations};
+
+/// `spins` never ends by itself, whatever fuel it burns.
+const ENDLESS: &str = "[assets.spins]\nlimits = { fuel = \"900T\", timeout = \"1h\" }\n";
+
+/// Submits a run and leaves it; returns its id.
+#[track_caller]
+fn detach(scenario: &Scenario, assets: &[&str]) -> String {
+    let output = scenario.command("run", &[assets, &["--detach"]].concat()).expect_status(0);
+    let id = output.stdout.trim_end();
+    assert_eq!(id.len(), 36, "the id alone is on stdout: {}", output.stdout);
+    id.to_owned()
+}
+
+fn work(flowstone: &Flowstone) -> Running {
+    let mut worker = flowstone.start(["work"]);
+    worker.said("takes jobs");
+    worker
+}
+
+fn events(output: &Output) -> Vec<Value> {
+    output.stdout.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+}
+
+fn state(flowstone: &Flowstone, run: &str) -> Value {
+    serde_json::from_str(&flowstone.run(["status", run, "--json"]).expect_status(0).stdout).unwrap()
+}
+
+async fn assert_all_sound(flowstone: &Flowstone) {
+    let pool = flowstone.database().pool().await;
+    assert_sound(&violations(&pool, &flowstone.state_dir().join("blobs")).await);
+}
+
+#[tokio::test]
+async fn a_run_that_is_left_waits_for_any_worker_and_is_worked_off_by_one() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    let run = detach(&scenario, &["sum", "verdict"]);
+    // A process that starts and ends meanwhile takes nobody's run for abandoned. It may work on it, too.
+    let waiting = state(flowstone, &run);
+    assert_eq!((&waiting["state"], &waiting["succeeded"]), (&"running".into(), &0.into()));
+    let worker = work(flowstone);
+    let watched = flowstone.run(["watch", &run, "--json"]).expect_status(0);
+    let events = events(&watched);
+    assert_eq!(events[0]["event"], "run.started");
+    assert!(events[0]["up_to_date"].is_null(), "whoever only watches does not know it");
+    assert_eq!(events.last().unwrap()["state"], "succeeded");
+    assert_eq!(
+        ended(&events),
+        ["doubled succeeded", "numbers succeeded", "parity succeeded", "sum succeeded", "verdict succeeded"]
+    );
+    worker.signal("TERM");
+    assert_eq!(worker.wait().expect_status(0).stdout, "");
+    assert_eq!(flowstone.database().ask("select count(*)::text from worker"), ["0"], "its session is ended");
+    assert_all_sound(flowstone).await;
+}
+
+#[tokio::test]
+async fn a_run_that_is_left_outlives_the_workers_that_are_killed_over_it() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    let run = detach(&scenario, &["after_waits"]);
+    for _ in 0..2 {
+        let worker = work(flowstone);
+        wait_until("it is being worked on", || state(flowstone, &run)["job_list"][0]["state"] == "running");
+        worker.kill();
+        // As time would: the session has expired.
+        flowstone.database().ask("update worker set beat_at = '-infinity' returning pid::text");
+    }
+    scenario.go("on");
+    // Another command's worker ends what is abandoned, and this is not.
+    scenario.run(&["numbers"], 0);
+    let worker = work(flowstone);
+    flowstone.run(["watch", &run]).expect_status(0);
+    assert_eq!(scenario.show("waits", None), "on");
+    let charged = "select count(*)::text from attempt where charged and verdict = 'lost'";
+    assert_eq!(flowstone.database().ask(charged), ["0"]);
+    drop(worker);
+    assert_all_sound(flowstone).await;
+}
+
+#[tokio::test]
+async fn two_workers_share_a_run_and_make_each_output_once() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    let first = work(flowstone);
+    let second = work(flowstone);
+    let run = detach(&scenario, &["daily", "trailing", "keyed", "after_keyed", "sum"]);
+    flowstone.run(["watch", &run]).expect_status(0);
+    for worker in [first, second] {
+        worker.interrupt();
+        worker.wait().expect_status(0);
+    }
+    let database = flowstone.database();
+    let twice = "select count(*)::text from (select from materialization
+                 group by asset_id, partition_key having count(*) > 1) as m";
+    assert_eq!(database.ask(twice), ["0"]);
+    assert_all_sound(flowstone).await;
+}
+
+#[test]
+fn a_watch_ends_as_its_run_does_and_leaves_it_alone_when_it_is_interrupted() {
+    let scenario = Scenario::new(ENDLESS);
+    let flowstone = &scenario.flowstone;
+    let _worker = work(flowstone);
+    let run = detach(&scenario, &["broken", "after_broken"]);
+    let watched = flowstone.run(["watch", &run]).expect_status(1);
+    assert!(watched.stdout.contains("broken: simulated failure"), "{}", watched.stdout);
+    assert!(watched.stdout.ends_with('\n') && watched.stdout.contains(&format!("run {run} failed")));
+
+    let run = detach(&scenario, &["spins"]);
+    let mut watching = flowstone.start(["watch", &run]);
+    watching.said(&run);
+    watching.interrupt();
+    let left = watching.wait().expect_status(1);
+    assert!(left.stdout.contains("goes on with 1 job left"), "{}", left.stdout);
+    assert_eq!(state(flowstone, &run)["state"], "running");
+    let watching = flowstone.start(["watch", &run, "--json"]);
+    flowstone.run(["cancel", &run]).expect_status(0);
+    let watched = watching.wait().expect_status(1);
+    assert_eq!(events(&watched).last().unwrap()["state"], "cancelled");
+}
+
+#[test]
+fn a_retry_covers_what_a_run_left_unmade_and_nothing_else() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    scenario.run(&["broken", "after_broken", "numbers"], 1);
+    let again = flowstone.run(["retry", "latest", "--json"]).expect_status(1);
+    assert_eq!(ended(&events(&again)), ["after_broken skipped", "broken failed"]);
+    let asked = &state(flowstone, "latest")["request"];
+    let first = &flowstone.database().ask("select run_id::text from run order by run_id")[0];
+    assert_eq!(asked["retry_of"], **first);
+
+    // What was cancelled is left too; what was made by then is not made again.
+    let mut run = flowstone.start(["run", scenario.manifest(), "keyed", "after_waits", "--json", "-j", "1"]);
+    run.event("job.started");
+    wait_until("all but the waiting ones have ended", || {
+        flowstone.database().ask(
+            "select count(*)::text from job_end e join job j using (job_id)
+            where j.run_id = (select max(run_id::text)::uuid from run)",
+        ) == ["3"]
+    });
+    flowstone.run(["cancel", "latest"]).expect_status(0);
+    run.wait().expect_status(1);
+    scenario.go("on");
+    let again = flowstone.run(["retry", "latest", "--json"]).expect_status(0);
+    assert_eq!(ended(&events(&again)), ["after_waits succeeded", "waits succeeded"]);
+    let refused = flowstone.run(["retry", "latest"]).expect_status(2);
+    assert!(refused.stderr.contains("left nothing to try again"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_retry_makes_again_what_was_forced_and_refuses_what_is_going_on() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    scenario.go("first");
+    scenario.run(&["waits"], 0);
+    std::fs::remove_file(scenario.folder().join("counter/go")).unwrap();
+    let run = detach(&scenario, &["waits", "--force"]);
+    let refused = flowstone.run(["retry", &run]).expect_status(2);
+    assert!(refused.stderr.contains("is not over"), "{}", refused.stderr);
+    flowstone.run(["cancel", &run]).expect_status(0);
+    scenario.go("second");
+    flowstone.run(["retry", &run]).expect_status(0);
+    assert_eq!(scenario.show("waits", None), "second", "an older result was not good enough then, nor is it now");
+}
+
+#[test]
+fn a_retry_of_partitions_that_are_gone_names_them() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    let run = detach(&scenario, &["keyed", "--partition", "p1"]);
+    flowstone.run(["cancel", &run]).expect_status(0);
+    let database = flowstone.database();
+    // As if the newest version had other keys.
+    database.ask("update job set partition_key = replace(partition_key, 'p1', 'p9') where partition_key like '%p1' returning job_id::text");
+    let refused = flowstone.run(["retry", &run]).expect_status(2);
+    assert!(refused.stderr.contains("asset `keyed` has no partition `p9`"), "{}", refused.stderr);
+}
+
+#[test]
+fn logs_are_followed_until_the_run_is_over() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    let _worker = work(flowstone);
+    let run = detach(&scenario, &["flaky", "after_waits"]);
+    let mut following = flowstone.start(["logs", &run, "--follow", "--json"]);
+    // Those of one job come one by one, while the run goes on.
+    for number in 1..=3 {
+        let attempt = following.line();
+        let attempt: Value = serde_json::from_str(&attempt).unwrap();
+        assert_eq!((&attempt["asset"], &attempt["attempt"]), (&"flaky".into(), &number.into()));
+    }
+    assert!(!following.has_ended());
+    scenario.go("on");
+    let rest = following.wait().expect_status(0);
+    let assets: Vec<Value> = events(&rest).iter().skip(3).map(|attempt| attempt["asset"].clone()).collect();
+    assert_eq!(assets, ["waits", "after_waits"], "{}", rest.stdout);
+    // Of a run that is over, all of it at once; of one asset, only its own.
+    let all = flowstone.run(["logs", &run, "--follow", "--json"]).expect_status(0);
+    assert_eq!(events(&all).len(), 5);
+    let one = flowstone.run(["logs", &run, "waits", "--follow", "--json"]).expect_status(0);
+    assert_eq!(events(&one).len(), 1);
+}
+
+#[test]
+fn beside_the_worker_of_an_embedded_database_others_deploy_submit_and_watch() {
+    let scenario = Scenario::with(Flowstone::embedded(), "");
+    let flowstone = &scenario.flowstone;
+    // Nobody works yet: submitting is enough to be done later.
+    let before = detach(&scenario, &["numbers"]);
+    let worker = work(flowstone);
+    flowstone.run(["watch", &before]).expect_status(0);
+    scenario.command("deploy", &[]).expect_status(0);
+    let beside = detach(&scenario, &["sum"]);
+    flowstone.run(["watch", &beside]).expect_status(0);
+    assert_eq!(scenario.show("sum", None), scenario.show("sum", None));
+    let refused = scenario.command("run", &["sum"]).expect_status(3);
+    assert!(refused.stderr.contains("in use"), "{}", refused.stderr);
+    worker.interrupt();
+    worker.wait().expect_status(0);
+}
+
+#[test]
+fn a_second_signal_ends_a_worker_at_once_and_its_job_is_given_back() {
+    let scenario = Scenario::new(ENDLESS);
+    let flowstone = &scenario.flowstone;
+    let run = detach(&scenario, &["spins"]);
+    let worker = work(flowstone);
+    wait_until("it is being worked on", || state(flowstone, &run)["job_list"][0]["state"] == "running");
+    let asked = std::time::Instant::now();
+    worker.interrupt();
+    worker.signal("TERM");
+    worker.wait().expect_status(0);
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    assert_eq!(state(flowstone, &run)["job_list"][0]["state"], "ready");
+}
