@@ -72,6 +72,7 @@ const RULES: &[(&str, &str)] = &[
                  case when exists (select from job_blocked p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'blocked' end,
                  case when exists (select from job_ready p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'ready' end,
                  case when exists (select from job_deferred p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'deferred' end,
+                 case when exists (select from job_paused p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'paused' end,
                  case when exists (select from job_lease p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'lease' end,
                  case when exists (select from job_end p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'end' end
              ], null) as places from job j) as places_of_jobs
@@ -190,6 +191,7 @@ const RULES: &[(&str, &str)] = &[
         "select format('job %s carries %s', p.job_id, p.charged) from (
              select tenant_id, job_id, charged from job_ready
              union all select tenant_id, job_id, charged from job_deferred
+             union all select tenant_id, job_id, charged from job_paused
              union all select tenant_id, job_id, charged from job_lease) as p
          where p.charged <> (select count(*) from attempt t
              where t.tenant_id = p.tenant_id and t.job_id = p.job_id and t.charged)",
@@ -208,6 +210,12 @@ const RULES: &[(&str, &str)] = &[
          where not exists (select from job_lease l where l.tenant_id = i.tenant_id and l.job_id = i.job_id)",
     ),
     (
+        "a parked job waits for a pause",
+        "select format('job %s', j.job_id) from job_paused j
+         where not exists (select from pause p where p.tenant_id = j.tenant_id and p.pipeline_id = j.pipeline_id
+             and p.asset_id in ('00000000-0000-0000-0000-000000000000', j.asset_id))",
+    ),
+    (
         "a blocked job counts the inputs that are to come",
         "select format('job %s waits for %s, and %s are to come', b.job_id, b.remaining, c.to_come)
          from job_blocked b cross join lateral (
@@ -223,6 +231,7 @@ const RULES: &[(&str, &str)] = &[
         "select format('job %s', p.job_id) from (
              select tenant_id, job_id from job_ready
              union all select tenant_id, job_id from job_deferred
+             union all select tenant_id, job_id from job_paused
              union all select tenant_id, job_id from job_lease) as p
          join job_input i using (tenant_id, job_id)
          where i.upstream_job_id is not null
@@ -439,6 +448,10 @@ const BREAKAGES: &[(&str, &str)] = &[
     (
         "insert into inflight select tenant_id, asset_id, partition_key, recipe, job_id from materialization limit 1",
         "an in-flight key belongs to a lease",
+    ),
+    (
+        "insert into job_paused select tenant_id, job_id, gen_random_uuid(), gen_random_uuid(), 0, 0 from job_end limit 1",
+        "a parked job waits for a pause",
     ),
     (
         "insert into job_blocked select tenant_id, job_id, 1 from job_end limit 1",

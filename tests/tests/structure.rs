@@ -322,12 +322,18 @@ fn first_cells(document: &str, heading: &str) -> BTreeSet<String> {
 fn the_documented_states_and_verdicts_are_those_of_the_database() {
     let document = fs::read_to_string(root().join("docs/job-states.md")).unwrap();
     let history = fs::read_to_string(root().join("migrations/0004_runs_and_jobs.sql")).unwrap();
-    let queue = fs::read_to_string(root().join("migrations/0005_queue.sql")).unwrap();
+    let queue = ["0005_queue.sql", "0015_pauses.sql"]
+        .map(|name| fs::read_to_string(root().join("migrations").join(name)).unwrap())
+        .concat();
 
     let mut states = constrained(&history, "job_end_state_is_final");
-    for (table, state) in
-        [("job_blocked", "blocked"), ("job_ready", "ready"), ("job_deferred", "deferred"), ("job_lease", "running")]
-    {
+    for (table, state) in [
+        ("job_blocked", "blocked"),
+        ("job_ready", "ready"),
+        ("job_deferred", "deferred"),
+        ("job_paused", "paused"),
+        ("job_lease", "running"),
+    ] {
         assert!(queue.contains(&format!("create table {table} (")), "{table}");
         assert!(document.contains(&format!("| `{state}` | `{table}` |")), "{state} is where {table} has it");
         states.insert(state.to_owned());

@@ -145,7 +145,7 @@ fn a_retry_covers_what_a_run_left_unmade_and_nothing_else() {
     assert_eq!(asked["retry_of"], **first);
 
     // What was cancelled is left too; what was made by then is not made again.
-    let mut run = flowstone.start(["run", scenario.manifest(), "keyed", "after_waits", "--json", "-j", "1"]);
+    let mut run = flowstone.start(["run", scenario.manifest(), "keyed", "after_waits", "--json", "-j", "4"]);
     run.event("job.started");
     wait_until("all but the waiting ones have ended", || {
         flowstone.database().ask(
@@ -247,4 +247,96 @@ fn a_second_signal_ends_a_worker_at_once_and_its_job_is_given_back() {
     worker.wait().expect_status(0);
     assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     assert_eq!(state(flowstone, &run)["job_list"][0]["state"], "ready");
+}
+
+/// How many jobs of a run are in each state, by asset.
+fn states(flowstone: &Flowstone, run: &str) -> Vec<String> {
+    let mut states: Vec<String> = state(flowstone, run)["job_list"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|job| format!("{} {}", job["asset"].as_str().unwrap(), job["state"].as_str().unwrap()))
+        .collect();
+    states.sort();
+    states
+}
+
+#[tokio::test]
+async fn what_is_paused_waits_uncharged_and_what_is_not_goes_on() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    scenario.command("deploy", &[]).expect_status(0);
+    flowstone.run(["pause", "scenarios", "doubled"]).expect_status(0);
+    let twice = flowstone.run(["pause", "scenarios", "doubled"]).expect_status(2);
+    assert!(twice.stderr.contains("paused already"), "{}", twice.stderr);
+    let unknown = flowstone.run(["pause", "scenarios", "dubled"]).expect_status(2);
+    assert!(unknown.stderr.contains("doubled"), "{}", unknown.stderr);
+
+    let submitted = scenario.command("run", &["sum", "flaky", "--detach"]).expect_status(0);
+    assert!(submitted.stderr.contains("wait for `flowstone resume scenarios doubled`"), "{}", submitted.stderr);
+    let run = submitted.stdout.trim_end();
+    let _worker = work(flowstone);
+    let waiting = ["doubled paused", "flaky succeeded", "numbers succeeded", "sum blocked"];
+    wait_until("all but the paused asset has gone on", || states(flowstone, run) == waiting);
+    let pauses: Value = serde_json::from_str(&flowstone.run(["pauses", "--json"]).expect_status(0).stdout).unwrap();
+    assert_eq!((&pauses[0]["asset"], &pauses[0]["parked"]), (&"doubled".into(), &1.into()));
+    assert_all_sound(flowstone).await;
+
+    // A second pause over it: the first one's end is not enough.
+    flowstone.run(["pause", "scenarios"]).expect_status(0);
+    let resumed = flowstone.run(["resume", "scenarios", "doubled"]).expect_status(0);
+    assert!(resumed.stderr.contains("0 jobs"), "{}", resumed.stderr);
+    assert_eq!(states(flowstone, run), waiting);
+    let resumed = flowstone.run(["resume", "scenarios"]).expect_status(0);
+    assert!(resumed.stderr.contains("1 job can"), "{}", resumed.stderr);
+    flowstone.run(["watch", run]).expect_status(0);
+    flowstone.run(["resume", "scenarios"]).expect_status(2);
+    assert_eq!(flowstone.database().ask("select count(*)::text from attempt where not charged"), ["0"]);
+    assert_eq!(
+        flowstone.database().ask(
+            "select action || ' ' || subject from audit where action ~ 'pipeline.(paused|resumed)' order by sequence"
+        ),
+        [
+            "pipeline.paused scenarios doubled",
+            "pipeline.paused scenarios",
+            "pipeline.resumed scenarios doubled",
+            "pipeline.resumed scenarios",
+        ]
+    );
+    assert_all_sound(flowstone).await;
+}
+
+#[tokio::test]
+async fn a_run_that_is_paused_can_be_cancelled() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    scenario.command("deploy", &[]).expect_status(0);
+    flowstone.run(["pause", "scenarios"]).expect_status(0);
+    let run = detach(&scenario, &["keyed", "sum"]);
+    let _worker = work(flowstone);
+    wait_until("what could run is parked", || {
+        states(flowstone, &run).iter().filter(|state| state.ends_with(" paused")).count() == 5
+    });
+    flowstone.run(["cancel", &run]).expect_status(0);
+    flowstone.run(["watch", &run]).expect_status(1);
+    assert_eq!(flowstone.database().ask("select count(*)::text from job_paused"), ["0"]);
+    assert_all_sound(flowstone).await;
+}
+
+#[tokio::test]
+async fn pausing_and_resuming_while_workers_park_leaves_no_job_behind() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    scenario.command("deploy", &[]).expect_status(0);
+    let _workers = [work(flowstone), work(flowstone)];
+    let runs: Vec<String> =
+        (0..4).map(|_| detach(&scenario, &["daily", "trailing", "keyed", "after_keyed", "sum", "--force"])).collect();
+    for _ in 0..10 {
+        flowstone.run(["pause", "scenarios"]).expect_status(0);
+        flowstone.run(["resume", "scenarios"]).expect_status(0);
+    }
+    for run in &runs {
+        flowstone.run(["watch", run]).expect_status(0);
+    }
+    assert_all_sound(flowstone).await;
 }

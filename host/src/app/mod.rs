@@ -3,6 +3,7 @@
 //! A verb gathers what is needed, lets `pipeline` decide, and lets `store` write. It runs no job: that is the runner's.
 
 mod deploy;
+mod pause;
 mod plan;
 mod read;
 mod resource;

@@ -153,6 +153,26 @@ pub enum Command {
     /// Example: flowstone cancel latest
     #[command(verbatim_doc_comment)]
     Cancel(Cancel),
+    /// Let a pipeline or one of its assets wait
+    ///
+    /// What runs goes on to its end; what becomes ready waits, whatever run it
+    /// belongs to, until it is resumed. No attempt is charged for it.
+    ///
+    /// Examples:
+    ///   flowstone pause weather
+    ///   flowstone pause weather monthly_weather
+    #[command(verbatim_doc_comment)]
+    Pause(Pause),
+    /// End a pause: what waited for it can be claimed again
+    ///
+    /// Example: flowstone resume weather monthly_weather
+    #[command(verbatim_doc_comment)]
+    Resume(Pause),
+    /// List what is paused, and how many jobs wait for it
+    ///
+    /// Example: flowstone pauses --json
+    #[command(verbatim_doc_comment)]
+    Pauses(Pauses),
     /// Mark outputs as not to be used again, so that the next run makes them anew
     ///
     /// The record of them stays, and so does their lineage.
@@ -431,6 +451,25 @@ pub struct Cancel {
     /// The run: its id, the beginning of it, or latest
     #[arg(value_name = "RUN")]
     pub run: String,
+}
+
+/// Of `pause` and `resume`.
+#[derive(Debug, Args)]
+pub struct Pause {
+    /// The name of a deployed pipeline, or its manifest
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// Only this asset [default: all]
+    #[arg(value_name = "ASSET")]
+    pub asset: Option<String>,
+}
+
+/// Of `pauses`.
+#[derive(Debug, Args)]
+pub struct Pauses {
+    /// Print them as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Of `invalidate`.

@@ -20,6 +20,7 @@ mod invalidate;
 mod lineage;
 mod lineage_picture;
 mod logs;
+mod pause;
 mod plan;
 mod resource;
 mod run;
@@ -103,6 +104,9 @@ async fn dispatch_in(session: &Session, command: Command) -> anyhow::Result<Exit
         Command::Logs(args) => logs::run(session, &args).await,
         Command::Lineage(args) => lineage::run(session, &args).await,
         Command::Graph(args) => graph::run(session, &args).await,
+        Command::Pause(args) => pause::pause(session, &args).await,
+        Command::Resume(args) => pause::resume(session, &args).await,
+        Command::Pauses(args) => pause::list(session, &args).await,
         Command::Cancel(args) => cancel::run(session, &args).await,
         Command::Invalidate(args) => invalidate::run(session, &args).await,
         Command::Grants(args) => grants::run(session, &args).await,

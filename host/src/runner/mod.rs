@@ -43,7 +43,7 @@ use crate::{
     id::{ClaimToken, JobId, RunId, WorkerId},
     limit::{BUCKET_READS_MAX, CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, INPUTS_HELD_MAX, STOP_COMMIT_WAIT},
     secret::SecretSources,
-    store::{Store, StoreError, commit::FinishedJob},
+    store::{Store, StoreError, commit::FinishedJob, queue::Claim},
 };
 
 /// How a process works.
@@ -354,6 +354,12 @@ impl Shared {
         if self.finished.send(Finished { job, room: running.and_then(|running| running.room) }).is_err() {
             tracing::error!("a finished job came after the committer had ended; its lease will expire");
         }
+        self.release_pending(1);
+    }
+
+    /// A claimed job that is not this worker's any more, and needs no commit.
+    fn let_go(&self, claim: &Claim) {
+        drop(self.lock_running().remove(&(claim.token, claim.job)));
         self.release_pending(1);
     }
 

@@ -26,7 +26,7 @@ use crate::{
         inputs::{InputGrant, InputVersion},
     },
     engine::{Attempt, Component, LoadError},
-    id::{AssetId, AssetVersionId, AttemptId, MaterializationId, RunId},
+    id::{AssetId, AssetVersionId, AttemptId, JobId, MaterializationId, RunId},
     limit::{
         ASSETS_CACHED_MAX, HOST_FAULT_WAIT_BASE, INFLIGHT_WAIT, INLINE_INPUT_BYTES_MAX, INPUTS_HELD_MAX,
         INPUTS_LOADED_MAX,
@@ -164,9 +164,30 @@ pub(super) async fn prepare_jobs(shared: &Arc<Shared>, claims: Vec<Claim>) {
     for job in cancelled {
         shared.finish(end(job, Ending::Cancelled("the run was cancelled".to_owned())));
     }
+    let (paused, mut jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.paused);
+    jobs.extend(park(shared, paused).await);
     for part in parts(jobs) {
         prepare_part(shared, part).await;
     }
+}
+
+/// Parks jobs whose pipeline or asset is paused; returns those that are not paused any more.
+async fn park(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) -> Vec<ClaimedJob> {
+    if jobs.is_empty() {
+        return jobs;
+    }
+    let claims: Vec<Claim> = jobs.iter().map(|job| job.claim.clone()).collect();
+    // Its answer may be lost: then the jobs are parked, or this claim's still, and both are dealt with below.
+    let Some(parked) = insist(shared, || shared.store.park_jobs(&claims)).await else {
+        jobs.into_iter().for_each(|job| shared.finish(end(job, Ending::Released)));
+        return Vec::new();
+    };
+    let parked: HashSet<JobId> = parked.into_iter().collect();
+    let (parked, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| parked.contains(&job.claim.job));
+    for job in parked {
+        shared.let_go(&job.claim);
+    }
+    others
 }
 
 /// Parts that read about [`INPUTS_LOADED_MAX`] versions each.

@@ -18,6 +18,7 @@ pub mod intents;
 pub mod latest;
 pub mod lineage;
 pub mod materializations;
+pub mod pauses;
 pub mod pipelines;
 pub mod queue;
 pub mod rates;

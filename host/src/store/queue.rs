@@ -54,6 +54,8 @@ pub struct ClaimedJob {
     pub forced: bool,
     /// Whether the run is being cancelled.
     pub cancel_requested: bool,
+    /// Whether its pipeline or its asset is paused.
+    pub paused: bool,
     /// How many versions it reads, present or absent.
     pub inputs: usize,
 }
@@ -185,7 +187,9 @@ impl Store {
     pub async fn load_claimed_jobs(&self, claims: Vec<Claim>) -> Result<Vec<ClaimedJob>, StoreError> {
         let jobs = sqlx::query!(
             r#"select j.job_id, j.run_id, j.asset_version_id, a.name as asset, j.partition_key, j.forced,
-                      (r.cancel_requested_at is not null) as "cancel_requested!", j.inputs
+                      (r.cancel_requested_at is not null) as "cancel_requested!", j.inputs,
+                      exists (select from pause p where p.tenant_id = a.tenant_id and p.pipeline_id = a.pipeline_id
+                          and p.asset_id in ('00000000-0000-0000-0000-000000000000', a.asset_id)) as "paused!"
                from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
                cross join lateral (
                    select * from job where tenant_id = c.tenant_id and job_id = c.job_id offset 0) j
@@ -210,6 +214,7 @@ impl Store {
                     partition_key: row.partition_key,
                     forced: row.forced,
                     cancel_requested: row.cancel_requested,
+                    paused: row.paused,
                     inputs: row.inputs as usize,
                 })
             })

@@ -117,7 +117,7 @@ pub struct JobRecord {
     pub partition_key: String,
     /// Why it was planned.
     pub reason: String,
-    /// `blocked`, `ready`, `deferred`, `running`, or a final state.
+    /// `blocked`, `ready`, `deferred`, `paused`, `running`, or a final state.
     pub state: String,
     /// Why, unless it succeeded.
     pub cause: Option<String>,
@@ -289,6 +289,7 @@ impl Store {
                           case when l.job_id is not null then 'running'
                                when q.job_id is not null then 'ready'
                                when d.job_id is not null then 'deferred'
+                               when p.job_id is not null then 'paused'
                                else 'blocked' end) as "state!"
                from job j
                join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
@@ -297,6 +298,7 @@ impl Store {
                left join job_lease l on l.tenant_id = j.tenant_id and l.job_id = j.job_id
                left join job_ready q on q.tenant_id = j.tenant_id and q.job_id = j.job_id
                left join job_deferred d on d.tenant_id = j.tenant_id and d.job_id = j.job_id
+               left join job_paused p on p.tenant_id = j.tenant_id and p.job_id = j.job_id
                where j.tenant_id = $1 and j.run_id = $2 and j.job_id > $3
                order by j.job_id limit $4"#,
             tenant,
@@ -579,7 +581,14 @@ async fn remove_waiting_jobs(
                where q.tenant_id = mine.tenant_id and q.job_id = mine.job_id returning q.tenant_id, q.job_id),
            blocked as (delete from job_blocked q using locked
                where q.tenant_id = locked.tenant_id and q.job_id = locked.job_id returning q.tenant_id, q.job_id),
-           gone as (select * from ready union all select * from deferred union all select * from blocked)
+           parked as materialized (
+               select w.tenant_id, w.job_id from mine cross join lateral (
+                   select p.tenant_id, p.job_id from job_paused p
+                   where p.tenant_id = mine.tenant_id and p.job_id = mine.job_id for update) w),
+           paused as (delete from job_paused q using parked
+               where q.tenant_id = parked.tenant_id and q.job_id = parked.job_id returning q.tenant_id, q.job_id),
+           gone as (select * from ready union all select * from deferred union all select * from blocked
+               union all select * from paused)
            select gone.job_id as "job_id!", a.name, j.partition_key from gone
            cross join lateral (
                select * from job where tenant_id = gone.tenant_id and job_id = gone.job_id offset 0) j

@@ -27,7 +27,7 @@ use self::{
 use super::{
     Exit,
     arguments::{How, Retry, Run, Watch},
-    deploy,
+    deploy, pause,
     plan::request,
     print, run_id,
     session::Session,
@@ -81,6 +81,7 @@ pub(super) async fn watch(session: &Session, args: &Watch) -> anyhow::Result<Exi
 async fn make(session: &Session, pipeline: &Pipeline, request: &PlanRequest, how: &How) -> anyhow::Result<Exit> {
     let app = &session.app;
     let plan = app.plan(pipeline, request).await?;
+    pause::warn(session, pipeline).await?;
     if how.detach {
         let run = app.start_run(pipeline, request, &plan, None).await?;
         return tell_detached(session, how, begun(run, pipeline, &plan), plan.jobs.len());
