@@ -11,7 +11,10 @@ use flowstone::embedded::Cluster;
 use flowstone_tests::{Database, Flowstone, fault::let_sessions_expire, pipeline::example};
 use sqlx::PgPool;
 
-use crate::checker::{assert_sound, violations};
+use crate::{
+    checker::{assert_sound, violations},
+    support::Draws,
+};
 
 /// The times that the issue asks for, some of them with an embedded cluster, which is killed with its owner.
 const KILLS: u32 = 50;
@@ -64,15 +67,8 @@ async fn undisturbed(flowstone: &mut Flowstone) -> (Digests, Duration) {
 
 /// Moments over the whole of a run: one in each of as many equal parts, where in it is drawn.
 fn moments(seed: u64, count: u32, whole: Duration) -> impl Iterator<Item = Duration> {
-    let mut state = seed;
-    (0..count).map(move |part| {
-        // SplitMix64: short, and the same everywhere.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut drawn = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        drawn = (drawn ^ (drawn >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let fraction = f64::from((drawn >> 32) as u32) / f64::from(u32::MAX);
-        whole.mul_f64((f64::from(part) + fraction) / f64::from(count))
-    })
+    let mut draws = Draws(seed);
+    (0..count).map(move |part| whole.mul_f64((f64::from(part) + draws.fraction()) / f64::from(count)))
 }
 
 /// When a run is killed.

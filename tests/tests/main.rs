@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod buckets;
+mod chaos;
 mod checker;
 mod command;
 mod config;

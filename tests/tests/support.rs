@@ -25,3 +25,16 @@ fn the_command_can_be_run_and_killed() {
     flowstone.run(["--version"]).expect_status(0);
     flowstone.start(["--version"]).kill();
 }
+
+/// Numbers that look drawn, the same for the same seed on every machine: SplitMix64.
+pub struct Draws(pub u64);
+
+impl Draws {
+    /// From 0 to 1.
+    pub fn fraction(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut drawn = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        drawn = (drawn ^ (drawn >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        f64::from((drawn >> 32) as u32) / f64::from(u32::MAX)
+    }
+}

@@ -151,7 +151,7 @@ fn a_retry_covers_what_a_run_left_unmade_and_nothing_else() {
         flowstone.database().ask(
             "select count(*)::text from job_end e join job j using (job_id)
             where j.run_id = (select max(run_id::text)::uuid from run)",
-        ) == ["3"]
+        ) == ["4"]
     });
     flowstone.run(["cancel", "latest"]).expect_status(0);
     run.wait().expect_status(1);
