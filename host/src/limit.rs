@@ -139,6 +139,8 @@ pub const SCHEDULES_DECIDED_MAX: i64 = 100;
 /// How long the plan of one fire may take, with the look at its directories: a million partitions take some seconds, and
 /// other schedules wait.
 pub const SCHEDULE_PLAN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// Times that processes try to submit the run of a fire: after that, it is the fire's fault that they cannot or die.
+pub const FIRE_TRIES_MAX: i32 = 100;
 /// The wait after trouble with the database.
 pub const SCHEDULE_TROUBLE_WAIT: Duration = Duration::from_secs(1);
 /// Bytes kept of why a fire could not be submitted.

@@ -19,6 +19,19 @@ impl App {
         plan: &Plan,
         owner: Option<WorkerId>,
     ) -> Result<RunId, AppError> {
+        let run = self.new_run(pipeline, request, plan, owner);
+        self.store.submit_run(&run).await?;
+        Ok(run.id)
+    }
+
+    /// A plan as the rows that it becomes.
+    pub(super) fn new_run(
+        &self,
+        pipeline: &Pipeline,
+        request: &PlanRequest,
+        plan: &Plan,
+        owner: Option<WorkerId>,
+    ) -> NewRun {
         let run = RunId::new();
         // Ids sort in the order of the plan, and so does whatever lists them.
         let ids: Vec<JobId> = plan.jobs.iter().map(|_| JobId::new()).collect();
@@ -44,7 +57,7 @@ impl App {
                 inputs: inputs.collect(),
             }
         });
-        let run = NewRun {
+        NewRun {
             id: run,
             tenant: self.tenant.clone(),
             pipeline_version: pipeline.id,
@@ -60,9 +73,7 @@ impl App {
                 },
             }),
             jobs: jobs.collect(),
-        };
-        self.store.submit_run(&run).await?;
-        Ok(run.id)
+        }
     }
 
     /// Asks for a run's end.

@@ -25,6 +25,8 @@ mod resource;
 mod run;
 mod run_id;
 mod runs;
+mod schedule;
+mod schedules;
 mod secret;
 mod session;
 mod show;
@@ -101,6 +103,8 @@ async fn dispatch_in(session: &Session, command: Command) -> anyhow::Result<Exit
         Command::Grants(args) => grants::run(session, &args).await,
         Command::Resource(command) => resource::run(session, &command).await,
         Command::Secret(command) => secret::run(session, &command).await,
+        Command::Schedules(args) => schedules::run(session, &args).await,
+        Command::Schedule(command) => schedule::run(session, &command).await,
         Command::Inspect(_) | Command::Completions { .. } => {
             unreachable!("these need no session")
         }

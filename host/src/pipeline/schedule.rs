@@ -243,6 +243,7 @@ mod tests {
         super::{
             asset::TimeUnit,
             keyspace::tests::{at, list, time},
+            manifest::parse_manifest,
             plan::{key_spaces, tests::bound},
         },
         *,
@@ -293,13 +294,17 @@ mod tests {
         let times = FireTimes::new("* * * * * *", "UTC").unwrap();
         let second = |second: u32| at(&format!("2024-01-01T00:00:{second:02}Z"));
         let decided = |misfire| decide(&times, misfire, second(1), at("2024-01-01T00:00:03.4Z"));
-        assert_eq!((decided(Misfire::Skip).run, decided(Misfire::Skip).missed), (vec![second(3)], Some((second(1), second(2)))));
+        assert_eq!(
+            (decided(Misfire::Skip).run, decided(Misfire::Skip).missed),
+            (vec![second(3)], Some((second(1), second(2))))
+        );
         assert_eq!(decided(Misfire::CatchUp(5)).run, [second(1), second(2), second(3)]);
         assert_eq!(decided(Misfire::CatchUp(5)).next, Some(second(4)));
     }
 
     fn weather() -> Vec<BoundAsset> {
-        let mut assets = vec![bound("raw", &[]), bound("daily", &["raw"]), bound("monthly", &["daily"]), bound("old", &[])];
+        let mut assets =
+            vec![bound("raw", &[]), bound("daily", &["raw"]), bound("monthly", &["daily"]), bound("old", &[])];
         let mut tokyo = time("day", TimeUnit::Day, "2024-01-01", None);
         let DimensionKeys::Time(keys) = &mut tokyo.keys else { panic!("it is time") };
         keys.time_zone = "Asia/Tokyo".to_owned();
@@ -319,7 +324,8 @@ mod tests {
             partition,
             misfire: Misfire::RunOnce,
         };
-        let (selected, texts) = select_partitions(&assets, &spaces, &schedule, at(fire_at)).map_err(|e| e.to_string())?;
+        let (selected, texts) =
+            select_partitions(&assets, &spaces, &schedule, at(fire_at)).map_err(|e| e.to_string())?;
         let mut said: Vec<String> = selected
             .iter()
             .map(|selected| {
@@ -341,7 +347,12 @@ mod tests {
     #[test]
     fn a_fire_covers_the_last_complete_partition_in_the_partitions_own_zone() {
         let previous = Some(FirePartition::Previous);
-        let expected = ["raw", "daily: day=2024-02-28,region=eu day=2024-02-28,region=us", "monthly: 2024-01", "day=2024-02-28 month=2024-01"];
+        let expected = [
+            "raw",
+            "daily: day=2024-02-28,region=eu day=2024-02-28,region=us",
+            "monthly: 2024-01",
+            "day=2024-02-28 month=2024-01",
+        ];
         assert_eq!(covered(&[], previous, "2024-02-29T14:59:59Z").unwrap(), expected);
         // In Tokyo the 29th is over.
         assert_eq!(covered(&["daily"], previous, "2024-02-29T15:00:00Z").unwrap()[1], "day=2024-02-29");
@@ -350,7 +361,10 @@ mod tests {
     #[test]
     fn a_fire_covers_the_partition_that_contains_it_where_that_is_there() {
         let current = Some(FirePartition::Current);
-        assert_eq!(covered(&["monthly", "raw"], current, "2024-03-01T00:00:00Z").unwrap(), ["raw", "monthly: 2024-03", "month=2024-03"]);
+        assert_eq!(
+            covered(&["monthly", "raw"], current, "2024-03-01T00:00:00Z").unwrap(),
+            ["raw", "monthly: 2024-03", "month=2024-03"]
+        );
         // Of `daily` it will be there when the day has ended.
         assert_eq!(
             covered(&["daily"], current, "2024-03-01T12:00:00Z").unwrap_err(),
@@ -366,5 +380,44 @@ mod tests {
         assert!(unknown.starts_with("there is no asset `dayly`; did you mean `daily`?"), "{unknown}");
         let old = covered(&["old"], Some(FirePartition::Previous), "2024-03-01T00:00:00Z").unwrap_err();
         assert!(old.contains("of `old`, its first is 2012, its last 2015"), "{old}");
+    }
+
+    /// What is said about schedules of the assets of [`weather`], below a manifest's head.
+    #[track_caller]
+    fn check_mistakes(lines: &str, expected: &[&str]) {
+        let head = "[pipeline]\nname = \"weather\"\n[[components]]\npath = \"weather.wasm\"\n";
+        let text = format!("{head}[schedules.nightly]\ncron = \"@daily\"\n{lines}");
+        let manifest = parse_manifest("flowstone.toml", &text, &Default::default()).unwrap();
+        let assets = weather();
+        let definitions: Vec<&AssetDefinition> = assets.iter().map(|asset| &asset.definition).collect();
+        let said: Vec<String> = schedule_mistakes(&definitions, &manifest).iter().map(ToString::to_string).collect();
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn what_the_assets_do_not_bear_out_is_refused_with_its_place() {
+        check_mistakes("partition = \"previous\"", &[]);
+        check_mistakes("assets = [\"raw\"]", &[]);
+        check_mistakes("assets = [\"monthly\", \"daily\"]\npartition = \"current\"", &[]);
+        check_mistakes(
+            "assets = [\"montly\"]",
+            &[
+                "flowstone.toml:7:1: schedules.nightly.assets: no component describes an asset `montly`; did you mean `monthly`?",
+            ],
+        );
+        check_mistakes(
+            "assets = [\"raw\"]\npartition = \"previous\"",
+            &[
+                "flowstone.toml:8:1: schedules.nightly.partition: changes nothing: no asset of the schedule is partitioned by time; \
+               remove it",
+            ],
+        );
+        check_mistakes(
+            "assets = [\"daily\"]\npartition = \"current\"",
+            &[
+                "flowstone.toml:8:1: schedules.nightly.partition: can never be made: the partitions of these assets are there when \
+               their time has ended; write \"previous\"",
+            ],
+        );
     }
 }

@@ -215,7 +215,10 @@ misfire = "skip"
         check_cron("\"@fortnightly\"", "is not a cron pattern: ");
         check_cron("\"\"", "is not a cron pattern: ");
         check_cron("\"0 6 30 2 *\"", "\"0 6 30 2 *\" never fires: no day of any year is like that");
-        check_cron(&format!("\"{} 6 * * *\"", vec!["1"; 200].join(",")), "407 bytes are more than the 256 of a pattern");
+        check_cron(
+            &format!("\"{} 6 * * *\"", vec!["1"; 200].join(",")),
+            "407 bytes are more than the 256 of a pattern",
+        );
     }
 
     #[test]
