@@ -47,6 +47,8 @@ typed_ids! {
     AssetId,
     /// An asset as one pipeline version binds it.
     AssetVersionId,
+    /// A schedule of a pipeline, whatever the version.
+    ScheduleId,
     /// One request to materialize a selection.
     RunId,
     /// One asset and partition of a run.

@@ -37,6 +37,8 @@ pub mod app;
 
 pub mod runner;
 
+pub mod scheduler;
+
 pub mod embedded;
 
 pub mod config;

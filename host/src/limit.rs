@@ -122,6 +122,34 @@ pub const RELEASE_NOTES_MAX: i64 = 1_000;
 /// Nodes of one lineage walk: more cannot be drawn, and a walk must not hold the database's memory.
 pub const LINEAGE_NODES_MAX: usize = 10_000;
 
+// ---- schedules ----
+
+/// Schedules of one pipeline: more would not fit a screen, and each is looked at by every process.
+pub const SCHEDULES_PER_PIPELINE_MAX: usize = 100;
+/// Bytes of a cron pattern: every minute of an hour, listed one by one, has 169.
+pub const CRON_BYTES_MAX: usize = 256;
+/// Missed fires that a schedule may catch up on: each is a run with a plan of its own.
+pub const CATCH_UP_MAX: u32 = 1_000;
+/// A fire that is decided later than this after its time counts as missed: a restart and a failover take less.
+pub const MISFIRE_GRACE: Duration = Duration::from_secs(60);
+/// How often a process looks for schedules that are due: patterns name seconds.
+pub const SCHEDULE_POLL: Duration = Duration::from_millis(250);
+/// Schedules that one look decides: the next look comes at once when there were as many.
+pub const SCHEDULES_DECIDED_MAX: i64 = 100;
+/// How long the plan of one fire may take, with the look at its directories: a million partitions take some seconds, and
+/// other schedules wait.
+pub const SCHEDULE_PLAN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// Times that processes try to submit the run of a fire: after that, it is the fire's fault that they cannot or die.
+pub const FIRE_TRIES_MAX: i32 = 100;
+/// The wait after trouble with the database.
+pub const SCHEDULE_TROUBLE_WAIT: Duration = Duration::from_secs(1);
+/// Bytes kept of why a fire could not be submitted.
+pub const FIRE_ERROR_BYTES_MAX: usize = 4 << 10;
+/// Fire times that one command lists.
+pub const FIRE_TIMES_LISTED_MAX: u16 = 1_000;
+/// Fire times that are listed when nothing else is asked for.
+pub const FIRE_TIMES_LISTED_DEFAULT: u16 = 5;
+
 // ---- runner ----
 
 /// The first wait after a host fault: most pass at once...

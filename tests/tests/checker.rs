@@ -344,13 +344,43 @@ const RULES: &[(&str, &str)] = &[
          where r.jobs > 0
            and t.told is distinct from case when r.state <> 'running' then array['run.' || r.state] end",
     ),
+    (
+        "a fire and the run that it asked for name each other",
+        "select format('schedule %s of %s: run %s', s.name, f.fire_at, r.run_id)
+         from (select * from run where request ? 'schedule') as r
+         full join (select * from schedule_fire where run_id is not null) as f using (tenant_id, run_id)
+         left join schedule s using (tenant_id, schedule_id)
+         where r.run_id is null or f.run_id is null or s.name is distinct from r.request->>'schedule'
+            or (f.cause = 'clock' and extract(epoch from f.fire_at) * 1000 <> (r.request->>'fire_at_ms')::bigint)
+         union all
+         select format('run %s is that of %s fires', run_id, count(*)) from schedule_fire
+         where run_id is not null group by run_id having count(*) > 1",
+    ),
+    (
+        "what a schedule has decided lies before its next fire time",
+        "select format('schedule %s of %s', s.name, f.fire_at) from schedule s join schedule_fire f using (tenant_id, schedule_id)
+         where f.cause = 'clock' and f.fire_at >= s.next_fire_at",
+    ),
+    (
+        "a fire that was missed was not made as well",
+        "select format('schedule %s from %s to %s', m.schedule_id, m.missed_from, m.fire_at)
+         from schedule_fire m join schedule_fire f using (tenant_id, schedule_id, cause)
+         where m.state = 'missed' and f.fire_at <> m.fire_at and f.fire_at between m.missed_from and m.fire_at",
+    ),
+    (
+        "what is due is of a schedule that fires",
+        "select format('schedule %s of %s', s.name, f.fire_at) from schedule s join schedule_fire f using (tenant_id, schedule_id)
+         where f.state = 'due' and (not s.enabled or s.removed_at is not null or f.cause <> 'clock')",
+    ),
 ];
 
 #[tokio::test]
 async fn the_checker_finds_what_is_wrong() {
     let database = Database::new().await;
-    let scenario = Scenario::with(Flowstone::on(&database), "");
+    let schedule = "[schedules.yearly]\ncron = \"@yearly\"\nassets = [\"numbers\"]\n";
+    let scenario = Scenario::with(Flowstone::on(&database), schedule);
     scenario.run(&["sum", "after_large", "despite_broken", "unique", "tallies"], 1);
+    scenario.flowstone.run(["schedule", "run-now", "scenarios", "yearly"]).expect_status(0);
     let blobs = scenario.flowstone.state_dir().join("blobs");
     let pool = database.pool().await;
     assert_sound(&violations(&pool, &blobs).await);
@@ -529,4 +559,27 @@ const BREAKAGES: &[(&str, &str)] = &[
         "each end is told once, in audit and outbox",
     ),
     ("delete from outbox where topic like 'run.%'", "the end of a run is told once"),
+    ("delete from schedule_fire", "a fire and the run that it asked for name each other"),
+    ("update schedule set name = 'other'", "a fire and the run that it asked for name each other"),
+    ("update schedule_fire set cause = 'clock'", "a fire and the run that it asked for name each other"),
+    (
+        "insert into schedule_fire (tenant_id, schedule_id, fire_at, cause, state, run_id)
+         select tenant_id, schedule_id, fire_at + interval '1 s', cause, state, run_id from schedule_fire",
+        "a fire and the run that it asked for name each other",
+    ),
+    (
+        "update schedule_fire set cause = 'clock'; update schedule set next_fire_at = now() - interval '1 day'",
+        "what a schedule has decided lies before its next fire time",
+    ),
+    (
+        "insert into schedule_fire (tenant_id, schedule_id, fire_at, cause, state, missed_from)
+         select tenant_id, schedule_id, fire_at + interval '1 s', cause, 'missed', fire_at from schedule_fire",
+        "a fire that was missed was not made as well",
+    ),
+    (
+        "insert into schedule_fire (tenant_id, schedule_id, fire_at, cause, state)
+         select tenant_id, schedule_id, fire_at, 'clock', 'due' from schedule_fire;
+         update schedule set enabled = false",
+        "what is due is of a schedule that fires",
+    ),
 ];

@@ -21,6 +21,7 @@ mod http;
 mod key_value;
 mod release;
 mod scenarios;
+mod schedules;
 mod side_by_side;
 mod sql;
 mod store;

@@ -28,7 +28,7 @@ pub type PlannedJob<'a> = (&'a str, &'a str, &'a [(usize, bool)]);
 pub struct Bench {
     pub database: Database,
     pub store: Store,
-    worker: WorkerId,
+    pub worker: WorkerId,
     pipeline: PipelineVersionRecord,
 }
 
@@ -178,7 +178,7 @@ impl Bench {
     }
 }
 
-fn version(name: &str, seed: u8) -> NewPipelineVersion {
+pub fn version(name: &str, seed: u8) -> NewPipelineVersion {
     let component = Digest::of(b"component");
     NewPipelineVersion {
         tenant: TENANT.to_owned(),
@@ -200,6 +200,7 @@ fn version(name: &str, seed: u8) -> NewPipelineVersion {
                 settings: json!({ "of": name }),
             })
             .into(),
+        schedules: vec![],
     }
 }
 

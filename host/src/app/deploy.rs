@@ -20,7 +20,10 @@ use crate::{
         manifest::{Manifest, parse_manifest},
         validate::{Bound, BoundAsset, DescribedComponent, validate},
     },
-    store::pipelines::{NewAssetVersion, NewPipelineVersion},
+    store::{
+        pipelines::{NewAssetVersion, NewPipelineVersion},
+        schedules::NewSchedule,
+    },
 };
 
 /// The manifest's name when a folder is given.
@@ -118,7 +121,8 @@ impl App {
             let stored = tokio::task::spawn_blocking(move || blobs.put(&tenant, &bytes)).await;
             components.push(stored.map_err(|error| AppError::host("store a component", error))??);
         }
-        let version = checked.version(&self.tenant, components)?;
+        let schedules = self.new_schedules(&checked.manifest).await?;
+        let version = checked.version(&self.tenant, components, schedules)?;
         let (number, new) = self.store.deploy(&version).await?;
         Ok(Deployed { name: version.name, number, new })
     }
@@ -270,7 +274,12 @@ enum Trouble {
 }
 
 impl Checked {
-    fn version(&self, tenant: &str, components: Vec<Stored>) -> Result<NewPipelineVersion, AppError> {
+    fn version(
+        &self,
+        tenant: &str,
+        components: Vec<Stored>,
+        schedules: Vec<NewSchedule>,
+    ) -> Result<NewPipelineVersion, AppError> {
         let mut digest = DigestWriter::default();
         let mut resources = Vec::new();
         for (name, resource) in &self.manifest.resources {
@@ -292,6 +301,11 @@ impl Checked {
                 settings,
             });
         }
+        // Another schedule is another version: which one is declared must be seen in what was deployed.
+        for schedule in &schedules {
+            digest.field(schedule.name.as_bytes());
+            digest.field(schedule.settings.to_string().as_bytes());
+        }
         Ok(NewPipelineVersion {
             tenant: tenant.to_owned(),
             name: self.manifest.name.clone(),
@@ -300,6 +314,7 @@ impl Checked {
             components,
             resources,
             assets,
+            schedules,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The verbs that the command line and the API share: check, deploy, plan, start a run, cancel, invalidate, read.
+//! The verbs that the command line and the API share: check, deploy, plan, start a run, cancel, invalidate, schedules, read.
 //!
 //! A verb gathers what is needed, lets `pipeline` decide, and lets `store` write. It runs no job: that is the runner's.
 
@@ -8,16 +8,19 @@ mod plan;
 mod read;
 mod resource;
 mod run;
+mod schedule;
 mod secret;
 
 use std::sync::Arc;
 
 pub use deploy::{Checked, Deployed, MANIFEST_NAME, Pipeline, PipelineAsset};
 pub use plan::{PlanRequest, Wanted};
+pub use schedule::{Fired, ScheduleState};
 
 use crate::{
     blob::{BlobError, BlobStore},
     engine::Engine,
+    limit::FIRE_ERROR_BYTES_MAX,
     pipeline::diagnostic::Diagnostic,
     store::{Store, StoreError},
 };
@@ -72,6 +75,20 @@ impl AppError {
     fn host(doing: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Host { doing: doing.into(), source: source.into() }
     }
+}
+
+/// An error with its causes, as a row keeps it.
+fn bounded_chain(error: &AppError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    // The database keeps no NUL.
+    let mut text = text.replace('\0', " ");
+    text.truncate(text.floor_char_boundary(FIRE_ERROR_BYTES_MAX));
+    text
 }
 
 fn lines(diagnostics: &[Diagnostic]) -> String {

@@ -3,20 +3,23 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use cap_std::{ambient_authority, fs::Dir};
+use jiff::Timestamp;
 
 use super::{App, AppError, Pipeline};
 use crate::{
     capability::files::{FingerprintCache, fingerprint},
     id::RunId,
     pipeline::{
+        keyspace::KeySpace,
         partition::PartitionKey,
         plan::{Force, Known, Latest, Plan, Request, key_spaces, plan},
         recipe::{RecipeParts, SourceFingerprint},
         resource::{Access, Grant, Resource},
-        selection::{resolve_selection, select_keys},
+        selection::{SelectedAsset, resolve_selection, select_keys},
         validate::BoundAsset,
     },
     store::StoreError,
@@ -56,7 +59,7 @@ impl App {
     /// What would run now, and why. Changes nothing.
     pub async fn plan(&self, pipeline: &Pipeline, request: &PlanRequest) -> Result<Plan, AppError> {
         let assets: Vec<BoundAsset> = pipeline.assets.iter().map(|asset| asset.bound.clone()).collect();
-        let now = jiff::Timestamp::now();
+        let now = Timestamp::now();
         let spaces = key_spaces(&assets, now).map_err(usage)?;
         let selection = match &request.wanted {
             Wanted::Named { assets: names, partitions } => resolve_selection(&assets, &spaces, names, partitions),
@@ -64,12 +67,25 @@ impl App {
         };
         let selection = selection
             .map_err(|errors| AppError::Usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+        self.plan_selected(pipeline, &assets, &spaces, &selection, request, now).await
+    }
+
+    /// What would run of a resolved selection.
+    pub(super) async fn plan_selected(
+        &self,
+        pipeline: &Pipeline,
+        assets: &[BoundAsset],
+        spaces: &[Arc<KeySpace>],
+        selection: &[SelectedAsset],
+        request: &PlanRequest,
+        now: Timestamp,
+    ) -> Result<Plan, AppError> {
         let latest = self.load_latest(pipeline).await?;
         let sources = self.take_fingerprints(pipeline).await?;
         let request = Request {
-            assets: &assets,
-            spaces: &spaces,
-            selection: &selection,
+            assets,
+            spaces,
+            selection,
             with_inputs: request.with_inputs,
             force: request.force,
             now,
@@ -171,7 +187,7 @@ fn fingerprints_of(
         .collect()
 }
 
-fn usage(error: impl std::error::Error) -> AppError {
+pub(super) fn usage(error: impl std::error::Error) -> AppError {
     let mut message = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

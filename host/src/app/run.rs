@@ -27,6 +27,19 @@ impl App {
         plan: &Plan,
         owner: Option<WorkerId>,
     ) -> Result<RunId, AppError> {
+        let run = self.new_run(pipeline, request, plan, owner);
+        self.store.submit_run(&run).await?;
+        Ok(run.id)
+    }
+
+    /// A plan as the rows that it becomes.
+    pub(super) fn new_run(
+        &self,
+        pipeline: &Pipeline,
+        request: &PlanRequest,
+        plan: &Plan,
+        owner: Option<WorkerId>,
+    ) -> NewRun {
         let run = RunId::new();
         // Ids sort in the order of the plan, and so does whatever lists them.
         let ids: Vec<JobId> = plan.jobs.iter().map(|_| JobId::new()).collect();
@@ -52,16 +65,14 @@ impl App {
                 inputs: inputs.collect(),
             }
         });
-        let run = NewRun {
+        NewRun {
             id: run,
             tenant: self.tenant.clone(),
             pipeline_version: pipeline.id,
             owner,
             request: request_json(request),
             jobs: jobs.collect(),
-        };
-        self.store.submit_run(&run).await?;
-        Ok(run.id)
+        }
     }
 
     /// What a run that is over left unmade, to be planned anew with the newest version of its pipeline. What was forced

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::{
     config::{GlobalFlags, WorkerFlags},
-    limit::RUNS_LISTED_DEFAULT,
+    limit::{FIRE_TIMES_LISTED_DEFAULT, FIRE_TIMES_LISTED_MAX, RUNS_LISTED_DEFAULT},
 };
 
 /// The whole command line.
@@ -84,6 +84,14 @@ pub enum Command {
     /// Example: flowstone work --concurrency 8
     #[command(verbatim_doc_comment)]
     Work(Work),
+    /// Take jobs of any run and fire schedules until asked to stop
+    ///
+    /// Any number of processes may be up at once: each fire of a schedule has one
+    /// run. What is said of `work` holds here too.
+    ///
+    /// Example: flowstone up
+    #[command(verbatim_doc_comment)]
+    Up(Work),
     /// Follow a run that others work on until it is over
     ///
     /// Ends as the run does. Interrupting it ends only the watching.
@@ -204,6 +212,25 @@ pub enum Command {
     /// Example: flowstone secret set api_token < token.txt
     #[command(subcommand, verbatim_doc_comment)]
     Secret(SecretCommand),
+    /// List schedules: when each fired last, what came of it, and when it fires next
+    ///
+    /// A pipeline's manifest declares them; whether one is enabled is decided
+    /// with `schedule`.
+    ///
+    /// Example: flowstone schedules weather
+    #[command(verbatim_doc_comment)]
+    Schedules(Schedules),
+    /// One schedule of a pipeline: enable it, disable it, run it now, or list when it fires next
+    ///
+    /// A disabled schedule does not fire, and what it would have done meanwhile
+    /// is not made up for. A deploy leaves it disabled.
+    ///
+    /// Examples:
+    ///   flowstone schedule disable weather nightly
+    ///   flowstone schedule run-now weather nightly
+    ///   flowstone schedule next weather nightly -n 3
+    #[command(subcommand, verbatim_doc_comment)]
+    Schedule(ScheduleCommand),
     /// Print the completions of a shell
     ///
     /// Example: flowstone completions bash > /etc/bash_completion.d/flowstone
@@ -284,7 +311,7 @@ pub struct How {
     pub worker: WorkerFlags,
 }
 
-/// Of `work`.
+/// Of `work` and `up`.
 #[derive(Debug, Args)]
 pub struct Work {
     /// How many jobs at a time.
@@ -490,6 +517,51 @@ pub struct Grants {
     pub json: bool,
 }
 
+/// Of `schedules`.
+#[derive(Debug, Args)]
+pub struct Schedules {
+    /// Only those of this pipeline: its name, or its manifest
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: Option<String>,
+    /// Print them as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One schedule.
+#[derive(Clone, Debug, Args)]
+pub struct OneSchedule {
+    /// The name of a deployed pipeline, or its manifest
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// The schedule
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
+/// What can be done with a schedule.
+#[derive(Debug, Subcommand)]
+pub enum ScheduleCommand {
+    /// Let it fire, from its next fire time on
+    Enable(OneSchedule),
+    /// Keep it from firing
+    Disable(OneSchedule),
+    /// Submit a run of it as if it fired at this moment, also where it is disabled
+    RunNow(OneSchedule),
+    /// List when it fires next, or would if it were enabled
+    Next {
+        /// Of which.
+        #[command(flatten)]
+        of: OneSchedule,
+        /// How many times at most
+        #[arg(long, short = 'n', value_name = "N", default_value_t = FIRE_TIMES_LISTED_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=i64::from(FIRE_TIMES_LISTED_MAX)))]
+        limit: u16,
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 /// What can be done with registered resources.
 #[derive(Debug, Subcommand)]
 pub enum ResourceCommand {
@@ -588,6 +660,8 @@ mod tests {
         check_refused("flowstone logs latest --partition 2012", "<ASSET>");
         check_refused("flowstone runs --limit 1001", "1..=1000");
         check_refused("flowstone cancel", "<RUN>");
+        check_refused("flowstone schedule enable weather", "<NAME>");
+        check_refused("flowstone schedule next weather nightly -n 0", "1..=1000");
         check_refused("flowstone graph weather --format png", "mermaid");
     }
 

@@ -26,6 +26,8 @@ mod resource;
 mod run;
 mod run_id;
 mod runs;
+mod schedule;
+mod schedules;
 mod secret;
 mod session;
 mod show;
@@ -80,7 +82,7 @@ async fn dispatch(command: Command, settings: &Settings, talk: Talk) -> anyhow::
         Command::Run(Run { how, .. }) | Command::Retry(Retry { how, .. }) if !how.detach => {
             (Access::Alone, how.worker.concurrency())
         }
-        Command::Work(args) => (Access::Alone, args.worker.concurrency()),
+        Command::Work(args) | Command::Up(args) => (Access::Alone, args.worker.concurrency()),
         _ => (Access::Beside, 1),
     };
     let session = Session::open(settings, talk, access, guests).await?;
@@ -98,6 +100,7 @@ async fn dispatch_in(session: &Session, command: Command) -> anyhow::Result<Exit
         Command::Retry(args) => run::retry(session, &args).await,
         Command::Watch(args) => run::watch(session, &args).await,
         Command::Work(args) => work::run(session, &args).await,
+        Command::Up(args) => work::up(session, &args).await,
         Command::Show(args) => show::run(session, &args).await,
         Command::Status(args) => status::run(session, &args).await,
         Command::Runs(args) => runs::run(session, &args).await,
@@ -112,6 +115,8 @@ async fn dispatch_in(session: &Session, command: Command) -> anyhow::Result<Exit
         Command::Grants(args) => grants::run(session, &args).await,
         Command::Resource(command) => resource::run(session, &command).await,
         Command::Secret(command) => secret::run(session, &command).await,
+        Command::Schedules(args) => schedules::run(session, &args).await,
+        Command::Schedule(command) => schedule::run(session, &command).await,
         Command::Inspect(_) | Command::Completions { .. } => {
             unreachable!("these need no session")
         }

@@ -1,14 +1,16 @@
-//! `flowstone work`: a worker, until it is asked to stop; and how every command that works starts and stops its own.
+//! `flowstone work`: a worker, until it is asked to stop. `flowstone up` fires schedules as well. And how every command that works starts and stops its own.
 
 use std::future::Future;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use tokio_util::sync::CancellationToken;
 
 use super::{Exit, arguments::Work, session::Session, signals::Signals};
 use crate::{
     config::WorkerFlags,
     pipeline::quantity::duration_text,
     runner::{Runner, RunnerSettings},
+    scheduler::fire_due_schedules,
 };
 
 /// Takes jobs of any run.
@@ -19,6 +21,30 @@ pub(super) async fn run(session: &Session, args: &Work) -> anyhow::Result<Exit> 
     session.talk.say(format!("worker {worker} takes jobs, {slots} at a time; interrupt to stop"));
     signals.next().await;
     stop(session, runner, &args.worker, &mut signals).await;
+    Ok(Exit::Succeeded)
+}
+
+/// Takes jobs of any run, and fires schedules.
+pub(super) async fn up(session: &Session, args: &Work) -> anyhow::Result<Exit> {
+    let mut signals = Signals::listen().context("cannot listen to signals")?;
+    let runner = start(session, &args.worker).await?;
+    let (worker, slots) = (runner.worker(), args.worker.concurrency());
+    let stopping = CancellationToken::new();
+    let fires = fire_due_schedules(session.app.clone(), worker, runner.waker(), stopping.clone());
+    let mut fires = tokio::spawn(fires);
+    let words = format!("worker {worker} takes jobs, {slots} at a time, and fires schedules; interrupt to stop");
+    session.talk.say(words);
+    let ended = tokio::select! {
+        () = signals.next() => None,
+        ended = &mut fires => Some(ended),
+    };
+    stopping.cancel();
+    stop(session, runner, &args.worker, &mut signals).await;
+    match ended {
+        None => fires.abort(),
+        Some(Err(panic)) => bail!("firing schedules ended: {panic}"),
+        Some(Ok(())) => bail!("firing schedules ended"),
+    }
     Ok(Exit::Succeeded)
 }
 

@@ -19,6 +19,7 @@ use super::{
     policy::{Limits, RetryPolicy},
     recipe::{config_digest, reach_digest},
     resource::{Grant, Resource},
+    schedule::schedule_mistakes,
 };
 use crate::{
     blob::Digest,
@@ -85,6 +86,8 @@ pub fn validate(components: &[DescribedComponent], manifest: &Manifest) -> Resul
         diagnostics.extend(configuration_mistakes(described.definition, manifest));
         diagnostics.extend(idle_freshness(described.definition, manifest));
     }
+    let definitions: Vec<&AssetDefinition> = described.iter().map(|described| described.definition).collect();
+    diagnostics.extend(schedule_mistakes(&definitions, manifest));
     match graph {
         Some(graph) if diagnostics.is_empty() => Ok(bind(&described, &graph, manifest)),
         _ => Err(bounded(diagnostics)),

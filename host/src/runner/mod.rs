@@ -244,6 +244,12 @@ impl Runner {
         self.shared.wake.notify_one();
     }
 
+    /// The same, for whoever submits work from another task.
+    pub fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move || shared.wake.notify_one()
+    }
+
     /// Stops claiming, before it returns; then waits the grace for guests, stops those that go on, gives their jobs
     /// back, and ends the session. When `at_once` resolves meanwhile, the rest is that of [`Runner::stop_at_once`].
     pub fn stop(self, grace: Duration, at_once: impl Future<Output = ()>) -> impl Future<Output = ()> {

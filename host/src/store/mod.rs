@@ -24,6 +24,7 @@ pub mod queue;
 pub mod rates;
 pub mod registry;
 pub mod runs;
+pub mod schedules;
 pub mod secrets;
 pub mod staged;
 pub mod workers;

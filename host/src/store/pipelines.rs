@@ -2,7 +2,11 @@
 
 use uuid::Uuid;
 
-use super::{Store, StoreError, digest, error::Doing as _};
+use super::{
+    Store, StoreError, digest,
+    error::Doing as _,
+    schedules::{NewSchedule, declare_schedules},
+};
 use crate::{
     blob::{Digest, Stored},
     id::{AssetId, AssetVersionId, PipelineId, PipelineVersionId},
@@ -25,6 +29,8 @@ pub struct NewPipelineVersion {
     pub resources: Vec<ResourceRecord>,
     /// In topological order.
     pub assets: Vec<NewAssetVersion>,
+    /// By name.
+    pub schedules: Vec<NewSchedule>,
 }
 
 /// An asset of a version to be written.
@@ -130,9 +136,11 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await
         .doing(DOING)?;
+        declare_schedules(&mut transaction, tenant, pipeline, &version.schedules).await?;
         if let Some(newest) = &newest
             && digest(newest.digest.clone())? == version.digest
         {
+            transaction.commit().await.doing(DOING)?;
             return Ok((newest.number, false));
         }
         let number = newest.map_or(1, |newest| newest.number + 1);

@@ -170,43 +170,7 @@ impl Store {
     /// Writes a run and all its jobs in one transaction: jobs without a pending input are ready at its end.
     pub async fn submit_run(&self, run: &NewRun) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await.doing("submitting a run")?;
-        sqlx::query!(
-            "insert into run (tenant_id, run_id, pipeline_version_id, owner_id, request, jobs, state, finished_at)
-             values ($1, $2, $3, $4, $5, $6, case when $6 = 0 then 'succeeded' else 'running' end,
-                     case when $6 = 0 then now() end)",
-            run.tenant,
-            run.id.0,
-            run.pipeline_version.0,
-            run.owner.map(|owner| owner.0),
-            run.request,
-            run.jobs.len() as i32,
-        )
-        .execute(&mut *transaction)
-        .await
-        .doing("submitting a run")?;
-        let dependents = count_dependents(run);
-        for jobs in run.jobs.chunks(INSERT_ROWS_MAX) {
-            insert_jobs(&mut transaction, run, jobs, &dependents).await?;
-        }
-        let inputs: Vec<(JobId, &NewJobInput)> =
-            run.jobs.iter().flat_map(|job| job.inputs.iter().map(|input| (job.id, input))).collect();
-        for inputs in inputs.chunks(INSERT_ROWS_MAX) {
-            insert_inputs(&mut transaction, &run.tenant, inputs).await?;
-        }
-        for jobs in run.jobs.chunks(INSERT_ROWS_MAX) {
-            enqueue_jobs(&mut transaction, &run.tenant, jobs).await?;
-        }
-        sqlx::query!(
-            "insert into audit (tenant_id, actor, action, subject, details)
-             values ($1, 'user', 'run.submitted', $2, jsonb_build_object('jobs', $3::int, 'request', $4::jsonb))",
-            run.tenant,
-            run.id.to_string(),
-            run.jobs.len() as i32,
-            run.request,
-        )
-        .execute(&mut *transaction)
-        .await
-        .doing("submitting a run")?;
+        insert_run(&mut transaction, run, "user").await?;
         transaction.commit().await.doing("submitting a run")
     }
 
@@ -471,6 +435,49 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Writes a run and all its jobs, on behalf of an actor.
+pub(super) async fn insert_run(connection: &mut PgConnection, run: &NewRun, actor: &str) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into run (tenant_id, run_id, pipeline_version_id, owner_id, request, jobs, state, finished_at)
+         values ($1, $2, $3, $4, $5, $6, case when $6 = 0 then 'succeeded' else 'running' end,
+                 case when $6 = 0 then now() end)",
+        run.tenant,
+        run.id.0,
+        run.pipeline_version.0,
+        run.owner.map(|owner| owner.0),
+        run.request,
+        run.jobs.len() as i32,
+    )
+    .execute(&mut *connection)
+    .await
+    .doing("submitting a run")?;
+    let dependents = count_dependents(run);
+    for jobs in run.jobs.chunks(INSERT_ROWS_MAX) {
+        insert_jobs(connection, run, jobs, &dependents).await?;
+    }
+    let inputs: Vec<(JobId, &NewJobInput)> =
+        run.jobs.iter().flat_map(|job| job.inputs.iter().map(|input| (job.id, input))).collect();
+    for inputs in inputs.chunks(INSERT_ROWS_MAX) {
+        insert_inputs(connection, &run.tenant, inputs).await?;
+    }
+    for jobs in run.jobs.chunks(INSERT_ROWS_MAX) {
+        enqueue_jobs(connection, &run.tenant, jobs).await?;
+    }
+    sqlx::query!(
+        "insert into audit (tenant_id, actor, action, subject, details)
+         values ($1, $5, 'run.submitted', $2, jsonb_build_object('jobs', $3::int, 'request', $4::jsonb))",
+        run.tenant,
+        run.id.to_string(),
+        run.jobs.len() as i32,
+        run.request,
+        actor,
+    )
+    .execute(&mut *connection)
+    .await
+    .doing("submitting a run")?;
+    Ok(())
 }
 
 /// How many inputs wait for each job that any waits for.

@@ -10,6 +10,7 @@ mod http;
 mod key_value;
 mod reader;
 mod resource;
+mod schedule;
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -21,12 +22,14 @@ use toml_edit::Document;
 use self::{
     reader::{Entry, Reader, Section},
     resource::{Declared, read_resources},
+    schedule::read_schedules,
 };
 use super::{
     definition::name_mistake,
     diagnostic::{Diagnostic, Place, bounded, shown},
     policy::{Limits, RetryPolicy},
     resource::{Grant, Resource},
+    schedule::Schedule,
 };
 use crate::limit::{ASSETS_PER_PIPELINE_MAX, COMPONENTS_PER_PIPELINE_MAX, MANIFEST_BYTES_MAX};
 
@@ -43,7 +46,9 @@ pub struct Manifest {
     pub resources: BTreeMap<String, Resource>,
     /// By the asset's name. An asset without a section gets [`AssetSettings::default`].
     pub assets: BTreeMap<String, AssetSettings>,
-    /// Where each component, resource, asset and grant stands.
+    /// By name.
+    pub schedules: BTreeMap<String, Schedule>,
+    /// Where each component, resource, asset, grant and schedule stands.
     places: BTreeMap<String, Place>,
 }
 
@@ -109,7 +114,7 @@ pub fn parse_name(file: &str, text: &str) -> Result<String, Vec<Diagnostic>> {
 }
 
 /// The sections of a manifest.
-const KEYS: [&str; 4] = ["pipeline", "components", "resources", "assets"];
+const KEYS: [&str; 5] = ["pipeline", "components", "resources", "assets", "schedules"];
 
 /// Parses the text and lets `read` make something of it; or says everything that is wrong.
 fn parse<T>(
@@ -178,6 +183,7 @@ fn read<'a>(
         components: read_components(reader, &root),
         resources: understood(declared),
         assets,
+        schedules: read_schedules(reader, &root),
         places: BTreeMap::new(),
     }
 }

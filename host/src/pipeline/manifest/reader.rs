@@ -39,6 +39,11 @@ impl<'a> Entry<'a> {
     pub fn text(&self) -> Option<&'a str> {
         self.item.as_str()
     }
+
+    /// Whether a table stands there.
+    pub fn is_table(&self) -> bool {
+        self.item.is_table_like()
+    }
 }
 
 /// A table whose keys are all known.
