@@ -15,6 +15,7 @@
 //! | `FLOWSTONE_SEAL_KEY` | none: it is a secret | the key of sealed secrets, 64 hexadecimal digits | the file `seal.key` in the state directory |
 //! | `FLOWSTONE_SECRET_*` | none: they are secrets | what resources of the kind `secret` may name | the resource cannot be used |
 //! | `FLOWSTONE_GRACE` | `--grace` | how long guests may go on after a request to stop | `10s` |
+//! | `FLOWSTONE_METRICS` | `--metrics` | where metrics and health are served: a loopback address and a port | they are not |
 //! | `FLOWSTONE_SQL_...` | none, for the same reason | the URL of a database that a manifest names by this variable | such a database cannot be used |
 //! | `NO_COLOR` | none | not empty: no colours | colours on a terminal |
 
@@ -22,6 +23,7 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fmt, io,
+    net::SocketAddr,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread,
@@ -73,6 +75,9 @@ pub struct WorkerFlags {
     /// How long guests may go on after a request to stop, such as 500ms or 2m [default: 10s].
     #[arg(long, env = "FLOWSTONE_GRACE", value_name = "DURATION", value_parser = grace)]
     pub grace: Option<Duration>,
+    /// Serve metrics and health here, for example 127.0.0.1:9464; port 0 takes a free one [default: nowhere].
+    #[arg(long, env = "FLOWSTONE_METRICS", value_name = "ADDRESS", value_parser = loopback)]
+    pub metrics: Option<SocketAddr>,
 }
 
 impl WorkerFlags {
@@ -91,6 +96,21 @@ impl WorkerFlags {
 fn grace(text: &str) -> Result<Duration, String> {
     let parsed = parse_duration_ms(text).map(Duration::from_millis).filter(|grace| *grace <= STOP_GRACE_MAX);
     parsed.ok_or_else(|| format!("not a duration such as 500ms, 10s or 2m, up to {}", duration_text(STOP_GRACE_MAX)))
+}
+
+/// Nothing listens where other machines can reach it: who may, and over what, is for a proxy that was made for that.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        return Err("not an address and a port of this machine, such as 127.0.0.1:9464 or [::1]:9464".to_owned());
+    };
+    if !address.ip().to_canonical().is_loopback() {
+        let port = address.port();
+        return Err(format!(
+            "other machines could reach it: take 127.0.0.1:{port} or [::1]:{port}, and let a proxy with access rules of \
+             its own, or an agent on this machine, pass it on"
+        ));
+    }
+    Ok(address)
 }
 
 /// To something that may be done or not.
@@ -346,7 +366,7 @@ fn absolute(path: &Path) -> Result<PathBuf, SettingError> {
 }
 
 /// Those of flags, in the order of the flags.
-const VARIABLES: [&str; 7] = [
+const VARIABLES: [&str; 8] = [
     "FLOWSTONE_STATE",
     "FLOWSTONE_BLOBS",
     "FLOWSTONE_MANIFEST_RESOURCES",
@@ -354,6 +374,7 @@ const VARIABLES: [&str; 7] = [
     "FLOWSTONE_LOG_FORMAT",
     "FLOWSTONE_CONCURRENCY",
     "FLOWSTONE_GRACE",
+    "FLOWSTONE_METRICS",
 ];
 
 /// Without a flag, because they are secrets.
@@ -435,6 +456,25 @@ mod tests {
         for text in ["", "10", "-1s", "1d1ms", "soon"] {
             let error = Command::try_parse_from(["flowstone", &format!("--grace={text}")]).err().unwrap();
             assert!(text.is_empty() || error.to_string().contains("such as 500ms, 10s or 2m, up to 1d"), "{error}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_served_where_no_other_machine_can_reach_them() {
+        assert_eq!(parse(&[]).worker.metrics, None);
+        for address in ["127.0.0.1:9464", "127.3.2.1:0", "[::1]:9464"] {
+            assert_eq!(parse(&["--metrics", address]).worker.metrics.unwrap().to_string(), address);
+        }
+        let refused = |address: &str| {
+            let command = Command::try_parse_from(["flowstone", &format!("--metrics={address}")]);
+            command.err().unwrap().to_string()
+        };
+        for address in ["0.0.0.0:9464", "10.0.0.1:9464", "[::]:9464", "[::ffff:10.0.0.1]:9464", "192.0.2.1:9464"] {
+            let error = refused(address);
+            assert!(error.contains("take 127.0.0.1:9464 or [::1]:9464"), "{error}");
+        }
+        for address in ["9464", "localhost:9464", "127.0.0.1", "127.0.0.1:65536", ":9464"] {
+            assert!(refused(address).contains("such as 127.0.0.1:9464"), "{address}");
         }
     }
 

@@ -29,6 +29,7 @@ mod secret;
 mod session;
 mod show;
 mod status;
+mod watch;
 
 use anyhow::Context as _;
 use arguments::{Command, CommandLine};

@@ -12,6 +12,7 @@ mod descriptors;
 mod execute;
 mod http;
 mod key_value;
+pub mod meters;
 mod prepare;
 mod publish;
 mod release;
@@ -21,6 +22,7 @@ mod session;
 
 use std::{
     collections::HashMap,
+    fmt,
     future::Future,
     sync::{
         Arc, Mutex,
@@ -94,12 +96,45 @@ pub struct Runner {
     guests: Option<tokio::runtime::Runtime>,
 }
 
+/// A runner as others see it: for metrics and health.
+#[derive(Clone)]
+pub struct Watched(Arc<Shared>);
+
+impl Watched {
+    /// What it has counted.
+    pub fn meters(&self) -> &meters::Meters {
+        &self.0.meters
+    }
+
+    /// Attempts that it runs at once, at most.
+    pub fn slots(&self) -> usize {
+        self.0.settings.slots
+    }
+
+    /// Attempts that it runs now.
+    pub fn slots_in_use(&self) -> usize {
+        self.slots().saturating_sub(self.0.slots.available_permits())
+    }
+
+    /// Whether it takes no more jobs.
+    pub fn is_stopping(&self) -> bool {
+        self.0.stopping.is_cancelled()
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watched").field(&self.0.worker).finish()
+    }
+}
+
 /// What the steps share.
 struct Shared {
     store: Store,
     engine: Arc<Engine>,
     blobs: BlobStore,
     worker: WorkerId,
+    meters: meters::Meters,
     settings: RunnerSettings,
     events: broadcast::Sender<Event>,
     /// Stops claiming.
@@ -174,7 +209,13 @@ impl Runner {
             store.expire_all_sessions().await?;
         }
         store.register_worker(worker, &settings.host).await?;
-        while store.rescue_lost_jobs().await?.jobs > 0 {}
+        let meters = meters::Meters::default();
+        loop {
+            match store.rescue_lost_jobs().await?.jobs {
+                0 => break,
+                jobs => meters.count_rescued(jobs),
+            }
+        }
         store.end_abandoned_runs().await?;
 
         let (prepared, prepared_queue) = mpsc::unbounded_channel();
@@ -184,6 +225,7 @@ impl Runner {
             engine,
             blobs,
             worker,
+            meters,
             events: broadcast::channel(EVENTS_KEPT).0,
             stopping: CancellationToken::new(),
             claimed_last: CancellationToken::new(),
@@ -232,6 +274,11 @@ impl Runner {
     /// This process's worker id.
     pub fn worker(&self) -> WorkerId {
         self.shared.worker
+    }
+
+    /// For metrics and health.
+    pub fn watched(&self) -> Watched {
+        Watched(self.shared.clone())
     }
 
     /// What happens from now on. A slow listener misses events; the database has them.

@@ -25,6 +25,7 @@ pub mod registry;
 pub mod runs;
 pub mod secrets;
 pub mod staged;
+pub mod watch;
 pub mod workers;
 
 use error::Doing as _;
