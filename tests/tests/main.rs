@@ -26,3 +26,4 @@ mod store;
 mod structure;
 mod support;
 mod tenants;
+mod watch;

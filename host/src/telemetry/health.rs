@@ -13,7 +13,7 @@ use super::kept::Kept;
 use crate::{
     blob::BlobStore,
     limit::{LOOP_TURN_MAX, READINESS_BLOB_WAIT, READINESS_KEPT, SESSION_FENCE, WATCH_DATABASE_WAIT},
-    runner::{Watched, meters::Pulse},
+    runner::Watched,
     store::Store,
 };
 
@@ -80,7 +80,10 @@ impl Health {
     /// Whether the loops of this process turn.
     pub(super) fn live(&self) -> Report {
         let meters = self.runner.meters();
-        let checks = vec![("claim_loop", stuck(&meters.claim_loop)), ("heartbeat_loop", stuck(&meters.heartbeat_loop))];
+        let checks = vec![
+            ("claim_loop", stuck(meters.claim_loop.age())),
+            ("heartbeat_loop", stuck(meters.heartbeat_loop.age())),
+        ];
         Report { what: "live", checks }
     }
 
@@ -158,8 +161,9 @@ async fn answered<T, E: std::error::Error>(question: impl Future<Output = Result
     }
 }
 
-fn stuck(pulse: &Pulse) -> Option<String> {
-    let age = pulse.age().filter(|age| *age > LOOP_TURN_MAX)?;
+/// Of a loop that turned so long ago; none of one that rests.
+fn stuck(age: Option<Duration>) -> Option<String> {
+    let age = age.filter(|age| *age > LOOP_TURN_MAX)?;
     Some(format!("it turned last {} s ago, and should every {} s", age.as_secs(), LOOP_TURN_MAX.as_secs()))
 }
 
@@ -200,6 +204,13 @@ mod tests {
         });
         assert_eq!(report.to_json(), expected);
         assert!(Report { what: "live", checks: vec![("claim_loop", None)] }.is_ok());
+    }
+
+    #[test]
+    fn a_loop_is_stuck_when_it_has_not_turned_for_long_and_does_not_rest() {
+        assert_eq!(stuck(None), None);
+        assert_eq!(stuck(Some(LOOP_TURN_MAX)), None);
+        assert!(stuck(Some(LOOP_TURN_MAX + Duration::from_secs(1))).unwrap().contains("turned last 61 s ago"));
     }
 
     #[test]
