@@ -237,8 +237,11 @@ fn expressions() -> Vec<(String, String)> {
     found
 }
 
-/// The names of metrics in an expression, each with its matchers: label, operator, value.
-fn selectors(expression: &str) -> Vec<(&str, Vec<(&str, &str, &str)>)> {
+/// Label, operator, value.
+type Matcher<'e> = (&'e str, &'e str, &'e str);
+
+/// The names of metrics in an expression, each with its matchers.
+fn selectors(expression: &str) -> Vec<(&str, Vec<Matcher<'_>>)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let starts = expression.match_indices("flowstone_").filter(|(at, _)| !expression[..*at].ends_with(is_name));
     starts
