@@ -16,6 +16,7 @@
 //! | `FLOWSTONE_SECRET_*` | none: they are secrets | what resources of the kind `secret` may name | the resource cannot be used |
 //! | `FLOWSTONE_GRACE` | `--grace` | how long guests may go on after a request to stop | `10s` |
 //! | `FLOWSTONE_METRICS` | `--metrics` | where metrics and health are served: a loopback address and a port | they are not |
+//! | `FLOWSTONE_OTLP` | `--otlp` | the URL of an OpenTelemetry collector, to which traces go | no traces |
 //! | `FLOWSTONE_SQL_...` | none, for the same reason | the URL of a database that a manifest names by this variable | such a database cannot be used |
 //! | `NO_COLOR` | none | not empty: no colours | colours on a terminal |
 
@@ -32,6 +33,7 @@ use std::{
 
 use sqlx::postgres::PgConnectOptions;
 
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -78,6 +80,58 @@ pub struct WorkerFlags {
     /// Serve metrics and health here, for example 127.0.0.1:9464; port 0 takes a free one [default: nowhere].
     #[arg(long, env = "FLOWSTONE_METRICS", value_name = "ADDRESS", value_parser = loopback)]
     pub metrics: Option<SocketAddr>,
+    /// Send traces to this OpenTelemetry collector, for example http://127.0.0.1:4318 [default: nowhere].
+    #[arg(long, env = "FLOWSTONE_OTLP", value_name = "URL", value_parser = collector)]
+    pub otlp: Option<Collector>,
+}
+
+/// Where an OpenTelemetry collector takes spans, over plain HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector(Url);
+
+impl Collector {
+    /// A name or an address.
+    pub fn host(&self) -> &str {
+        // An address of IPv6 is in brackets there.
+        self.0.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// 80 unless the URL says otherwise.
+    pub fn port(&self) -> u16 {
+        self.0.port_or_known_default().unwrap_or_default()
+    }
+
+    /// As in the header `host`.
+    pub fn authority(&self) -> &str {
+        self.0.authority()
+    }
+
+    /// Of spans.
+    pub fn path(&self) -> String {
+        format!("{}/v1/traces", self.0.path().trim_end_matches('/'))
+    }
+}
+
+impl fmt::Display for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority(), self.path())
+    }
+}
+
+/// The base, as OpenTelemetry's variables have it: signals have paths of their own below it.
+fn collector(text: &str) -> Result<Collector, String> {
+    let url = Url::parse(text).map_err(|error| format!("not a URL such as http://127.0.0.1:4318: {error}"))?;
+    if url.scheme() != "http" {
+        return Err("traces are sent over plain http: name a collector on this machine or network, such as \
+             http://127.0.0.1:4318, and let it send them on with TLS"
+            .to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err(
+            "only a host, a port and a path, such as http://127.0.0.1:4318: the collector keeps credentials".to_owned()
+        );
+    }
+    Ok(Collector(url))
 }
 
 impl WorkerFlags {
@@ -366,7 +420,7 @@ fn absolute(path: &Path) -> Result<PathBuf, SettingError> {
 }
 
 /// Those of flags, in the order of the flags.
-const VARIABLES: [&str; 8] = [
+const VARIABLES: [&str; 9] = [
     "FLOWSTONE_STATE",
     "FLOWSTONE_BLOBS",
     "FLOWSTONE_MANIFEST_RESOURCES",
@@ -375,6 +429,7 @@ const VARIABLES: [&str; 8] = [
     "FLOWSTONE_CONCURRENCY",
     "FLOWSTONE_GRACE",
     "FLOWSTONE_METRICS",
+    "FLOWSTONE_OTLP",
 ];
 
 /// Without a flag, because they are secrets.
@@ -475,6 +530,29 @@ mod tests {
         }
         for address in ["9464", "localhost:9464", "127.0.0.1", "127.0.0.1:65536", ":9464"] {
             assert!(refused(address).contains("such as 127.0.0.1:9464"), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_collector_is_a_base_over_plain_http() {
+        let given = |url: &str| Command::try_parse_from(["flowstone", &format!("--otlp={url}")]);
+        for (url, host, port, whole) in [
+            ("http://127.0.0.1:4318", "127.0.0.1", 4318, "http://127.0.0.1:4318/v1/traces"),
+            ("http://[::1]:4318/", "::1", 4318, "http://[::1]:4318/v1/traces"),
+            ("http://collector/base/", "collector", 80, "http://collector/base/v1/traces"),
+        ] {
+            let collector = given(url).unwrap().worker.otlp.unwrap();
+            assert_eq!((collector.host(), collector.port(), &*collector.to_string()), (host, port, whole));
+        }
+        for (url, why) in [
+            ("https://127.0.0.1:4318", "over plain http"),
+            ("grpc://127.0.0.1:4317", "over plain http"),
+            ("127.0.0.1:4318", "not a URL"),
+            ("http://me:hunter2@127.0.0.1:4318", "the collector keeps credentials"),
+            ("http://127.0.0.1:4318?key=1", "the collector keeps credentials"),
+        ] {
+            let error = given(url).err().unwrap().to_string();
+            assert!(error.contains(why), "{error}");
         }
     }
 

@@ -198,6 +198,21 @@ pub const WATCH_DATABASE_WAIT: Duration = Duration::from_secs(2);
 pub const READINESS_KEPT: Duration = Duration::from_secs(3);
 /// How long the blob store may take for that file.
 pub const READINESS_BLOB_WAIT: Duration = Duration::from_secs(2);
+/// Calls of capabilities that become spans, of one attempt: the first ones show what it does, and a guest that floods makes
+/// no more.
+pub const CALL_SPANS_MAX: usize = 64;
+/// Spans that wait to be sent, a kilobyte each: some seconds of a worker at full speed. More are dropped.
+pub const SPANS_QUEUED_MAX: usize = 8_192;
+/// Spans in one request: what OpenTelemetry's own exporters send.
+pub const SPANS_BATCH_MAX: usize = 512;
+/// How long a span waits for others to be sent with.
+pub const SPANS_GATHER: Duration = Duration::from_secs(1);
+/// How long a collector may take for one request: what OpenTelemetry's own exporters wait.
+pub const SPANS_EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a process that ends waits for its last spans to be sent.
+pub const SPANS_FLUSH_WAIT: Duration = Duration::from_secs(2);
+/// Bytes of one text of a span.
+pub const SPAN_TEXT_BYTES_MAX: usize = 1_024;
 /// A loop that has not turned for this long does not turn any more: each of its waits ends within a third of it.
 pub const LOOP_TURN_MAX: Duration = Duration::from_secs(60);
 // ---- pipeline ----

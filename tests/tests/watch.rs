@@ -402,7 +402,7 @@ fn connections_that_say_nothing_keep_nobody_out() {
     // The first to come was the first to go...
     silent[0].set_read_timeout(Some(DEADLINE)).unwrap();
     let closed = silent[0].read(&mut [0; 16]);
-    assert!(matches!(&closed, Ok(0) | Err(_)) && asked.elapsed() < DEADLINE, "{closed:?}");
+    assert!(matches!(&closed, Ok(0) | Err(_)) && asked.elapsed() < Duration::from_secs(5), "{closed:?}");
     // ...and the last has its time, and no more.
     silent[99].set_read_timeout(Some(DEADLINE)).unwrap();
     let closed = silent[99].read_to_end(&mut Vec::new());

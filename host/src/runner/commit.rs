@@ -127,6 +127,7 @@ async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, an
     for item in fenced.iter().filter(|item| item.attempt.is_some() && !recorded.contains(&item.claim.job)) {
         tracing::warn!(job.id = %item.claim.job, "a job was no longer this worker's; its result was dropped");
     }
+    shared.trace_ends(batch, &committed);
     count(shared, batch.len(), &fenced, &recorded, &committed);
     if answer_was_lost {
         // Whom the lost answer would have told.

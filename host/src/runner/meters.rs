@@ -49,6 +49,8 @@ pub struct Meters {
     lease_losses_of: [Counter; LEASE_LOSSES.len()],
     /// Jobs of dead workers that this one made ready again.
     pub rescued_jobs: Counter,
+    /// Spans that nobody took in time.
+    pub spans_dropped: Counter,
     /// Of the loop that claims.
     pub claim_loop: Pulse,
     /// Of the loop that renews the session.
@@ -118,6 +120,7 @@ impl Default for Meters {
             lease_losses,
             lease_losses_of,
             rescued_jobs: Counter::default(),
+            spans_dropped: Counter::default(),
             claim_loop: Pulse::default(),
             heartbeat_loop: Pulse::default(),
             session: Pulse::default(),

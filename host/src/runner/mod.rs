@@ -19,13 +19,14 @@ mod release;
 mod resources;
 pub mod retry;
 mod session;
+pub mod trace;
 
 use std::{
     collections::HashMap,
     fmt,
     future::Future,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -135,6 +136,8 @@ struct Shared {
     blobs: BlobStore,
     worker: WorkerId,
     meters: meters::Meters,
+    /// Who takes spans, if anybody does.
+    spans: OnceLock<trace::SpanSink>,
     settings: RunnerSettings,
     events: broadcast::Sender<Event>,
     /// Stops claiming.
@@ -226,6 +229,7 @@ impl Runner {
             blobs,
             worker,
             meters,
+            spans: OnceLock::new(),
             events: broadcast::channel(EVENTS_KEPT).0,
             stopping: CancellationToken::new(),
             claimed_last: CancellationToken::new(),
@@ -279,6 +283,13 @@ impl Runner {
     /// For metrics and health.
     pub fn watched(&self) -> Watched {
         Watched(self.shared.clone())
+    }
+
+    /// From now on spans go there; said once.
+    pub fn trace_to(&self, spans: trace::SpanSink) {
+        if self.shared.spans.set(spans).is_err() {
+            tracing::error!("spans go somewhere already");
+        }
     }
 
     /// What happens from now on. A slow listener misses events; the database has them.

@@ -114,7 +114,10 @@ pub(super) async fn watch_for_cancels(shared: Arc<Shared>) {
             () = shared.committed.cancelled() => return,
         }
         match shared.store.end_waiting_jobs_of_cancelled_runs().await {
-            Ok(committed) => committed.ended.into_iter().for_each(|ended| shared.tell(Event::Ended(ended))),
+            Ok(committed) => {
+                shared.trace_ends(&[], &committed);
+                committed.ended.into_iter().for_each(|ended| shared.tell(Event::Ended(ended)));
+            }
             Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "no cancelled runs for now"),
         }
         if shared.lock_running().is_empty() {

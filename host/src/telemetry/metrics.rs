@@ -195,6 +195,11 @@ fn counted(runner: &Watched, engine: &Engine, queue_read_failures: &Counter) -> 
         meters.rescued_jobs.clone(),
     );
     registry.register(
+        "spans_dropped",
+        "Spans that were not sent: the collector did not answer, or there were too many",
+        meters.spans_dropped.clone(),
+    );
+    registry.register(
         "queue_read_failures",
         "Times that the queue could not be read for metrics",
         queue_read_failures.clone(),

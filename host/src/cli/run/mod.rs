@@ -25,7 +25,9 @@ use self::{
     reporter::{Begun, Outcome, Reporter},
     signals::Signals,
 };
-use super::{Exit, arguments::Run, deploy, plan::request, print, session::Session, status::list_all_jobs, watch};
+use super::{
+    Exit, arguments::Run, deploy, plan::request, print, session::Session, status::list_all_jobs, watch::Watch,
+};
 use crate::{
     app::Pipeline,
     id::RunId,
@@ -37,7 +39,7 @@ use crate::{
 pub(super) async fn run(session: &Session, args: &Run) -> anyhow::Result<Exit> {
     let app = &session.app;
     // Before anything is done: an address that is taken is a mistake.
-    let watch = watch::listen(&session.talk, &args.worker).await?;
+    let watch = Watch::prepare(&session.talk, &args.worker).await?;
     let (pipeline, deployed) = app.resolve_pipeline(&args.selection.pipeline).await?;
     if let Some(deployed) = &deployed {
         deploy::tell(&session.talk, deployed);
@@ -53,7 +55,7 @@ pub(super) async fn run(session: &Session, args: &Run) -> anyhow::Result<Exit> {
         database_urls: session.database_urls.clone(),
     };
     let runner = Runner::start(app.store.clone(), app.engine.clone(), app.blobs.clone(), settings).await?;
-    let _serving = watch.map(|listener| watch::serve(session, listener, &runner));
+    let watching = watch.begin(session, &runner);
     let events = runner.events();
     let started = async {
         let run = app.start_run(&pipeline, &request, &plan, Some(runner.worker())).await?;
@@ -77,6 +79,7 @@ pub(super) async fn run(session: &Session, args: &Run) -> anyhow::Result<Exit> {
             over
         }
     };
+    watching.end().await;
     conclude(args, &pipeline, follow, over?)
 }
 

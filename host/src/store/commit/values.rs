@@ -286,6 +286,8 @@ pub struct Committed {
     pub ended: Vec<EndedJob>,
     /// Jobs that will be tried again.
     pub deferred: Vec<DeferredJob>,
+    /// Runs whose last job ended, and their states.
+    pub finished_runs: Vec<(RunId, String)>,
     /// Attempts that were recorded, as they were.
     pub attempts: Vec<RecordedAttempt>,
     /// Jobs that became ready.
