@@ -15,6 +15,8 @@
 //! | `FLOWSTONE_SEAL_KEY` | none: it is a secret | the key of sealed secrets, 64 hexadecimal digits | the file `seal.key` in the state directory |
 //! | `FLOWSTONE_SECRET_*` | none: they are secrets | what resources of the kind `secret` may name | the resource cannot be used |
 //! | `FLOWSTONE_GRACE` | `--grace` | how long guests may go on after a request to stop | `10s` |
+//! | `FLOWSTONE_METRICS` | `--metrics` | where metrics and health are served: a loopback address and a port | they are not |
+//! | `FLOWSTONE_OTLP` | `--otlp` | the URL of an OpenTelemetry collector, to which traces go | no traces |
 //! | `FLOWSTONE_SQL_...` | none, for the same reason | the URL of a database that a manifest names by this variable | such a database cannot be used |
 //! | `NO_COLOR` | none | not empty: no colours | colours on a terminal |
 
@@ -22,6 +24,7 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fmt, io,
+    net::SocketAddr,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread,
@@ -30,6 +33,7 @@ use std::{
 
 use sqlx::postgres::PgConnectOptions;
 
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -73,6 +77,61 @@ pub struct WorkerFlags {
     /// How long guests may go on after a request to stop, such as 500ms or 2m [default: 10s].
     #[arg(long, env = "FLOWSTONE_GRACE", value_name = "DURATION", value_parser = grace)]
     pub grace: Option<Duration>,
+    /// Serve metrics and health here, for example 127.0.0.1:9464; port 0 takes a free one [default: nowhere].
+    #[arg(long, env = "FLOWSTONE_METRICS", value_name = "ADDRESS", value_parser = loopback)]
+    pub metrics: Option<SocketAddr>,
+    /// Send traces to this OpenTelemetry collector, for example http://127.0.0.1:4318 [default: nowhere].
+    #[arg(long, env = "FLOWSTONE_OTLP", value_name = "URL", value_parser = collector)]
+    pub otlp: Option<Collector>,
+}
+
+/// Where an OpenTelemetry collector takes spans, over plain HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector(Url);
+
+impl Collector {
+    /// A name or an address.
+    pub fn host(&self) -> &str {
+        // An address of IPv6 is in brackets there.
+        self.0.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// 80 unless the URL says otherwise.
+    pub fn port(&self) -> u16 {
+        self.0.port_or_known_default().unwrap_or_default()
+    }
+
+    /// As in the header `host`.
+    pub fn authority(&self) -> &str {
+        self.0.authority()
+    }
+
+    /// Of spans.
+    pub fn path(&self) -> String {
+        format!("{}/v1/traces", self.0.path().trim_end_matches('/'))
+    }
+}
+
+impl fmt::Display for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority(), self.path())
+    }
+}
+
+/// The base, as OpenTelemetry's variables have it: signals have paths of their own below it.
+fn collector(text: &str) -> Result<Collector, String> {
+    let url = Url::parse(text).map_err(|error| format!("not a URL such as http://127.0.0.1:4318: {error}"))?;
+    if url.scheme() != "http" {
+        return Err("traces are sent over plain http: name a collector on this machine or network, such as \
+             http://127.0.0.1:4318, and let it send them on with TLS"
+            .to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err(
+            "only a host, a port and a path, such as http://127.0.0.1:4318: the collector keeps credentials".to_owned()
+        );
+    }
+    Ok(Collector(url))
 }
 
 impl WorkerFlags {
@@ -91,6 +150,21 @@ impl WorkerFlags {
 fn grace(text: &str) -> Result<Duration, String> {
     let parsed = parse_duration_ms(text).map(Duration::from_millis).filter(|grace| *grace <= STOP_GRACE_MAX);
     parsed.ok_or_else(|| format!("not a duration such as 500ms, 10s or 2m, up to {}", duration_text(STOP_GRACE_MAX)))
+}
+
+/// Nothing listens where other machines can reach it: who may, and over what, is for a proxy that was made for that.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        return Err("not an address and a port of this machine, such as 127.0.0.1:9464 or [::1]:9464".to_owned());
+    };
+    if !address.ip().to_canonical().is_loopback() {
+        let port = address.port();
+        return Err(format!(
+            "other machines could reach it: take 127.0.0.1:{port} or [::1]:{port}, and let a proxy with access rules of \
+             its own, or an agent on this machine, pass it on"
+        ));
+    }
+    Ok(address)
 }
 
 /// To something that may be done or not.
@@ -346,7 +420,7 @@ fn absolute(path: &Path) -> Result<PathBuf, SettingError> {
 }
 
 /// Those of flags, in the order of the flags.
-const VARIABLES: [&str; 7] = [
+const VARIABLES: [&str; 9] = [
     "FLOWSTONE_STATE",
     "FLOWSTONE_BLOBS",
     "FLOWSTONE_MANIFEST_RESOURCES",
@@ -354,6 +428,8 @@ const VARIABLES: [&str; 7] = [
     "FLOWSTONE_LOG_FORMAT",
     "FLOWSTONE_CONCURRENCY",
     "FLOWSTONE_GRACE",
+    "FLOWSTONE_METRICS",
+    "FLOWSTONE_OTLP",
 ];
 
 /// Without a flag, because they are secrets.
@@ -435,6 +511,48 @@ mod tests {
         for text in ["", "10", "-1s", "1d1ms", "soon"] {
             let error = Command::try_parse_from(["flowstone", &format!("--grace={text}")]).err().unwrap();
             assert!(text.is_empty() || error.to_string().contains("such as 500ms, 10s or 2m, up to 1d"), "{error}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_served_where_no_other_machine_can_reach_them() {
+        assert_eq!(parse(&[]).worker.metrics, None);
+        for address in ["127.0.0.1:9464", "127.3.2.1:0", "[::1]:9464"] {
+            assert_eq!(parse(&["--metrics", address]).worker.metrics.unwrap().to_string(), address);
+        }
+        let refused = |address: &str| {
+            let command = Command::try_parse_from(["flowstone", &format!("--metrics={address}")]);
+            command.err().unwrap().to_string()
+        };
+        for address in ["0.0.0.0:9464", "10.0.0.1:9464", "[::]:9464", "[::ffff:10.0.0.1]:9464", "192.0.2.1:9464"] {
+            let error = refused(address);
+            assert!(error.contains("take 127.0.0.1:9464 or [::1]:9464"), "{error}");
+        }
+        for address in ["9464", "localhost:9464", "127.0.0.1", "127.0.0.1:65536", ":9464"] {
+            assert!(refused(address).contains("such as 127.0.0.1:9464"), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_collector_is_a_base_over_plain_http() {
+        let given = |url: &str| Command::try_parse_from(["flowstone", &format!("--otlp={url}")]);
+        for (url, host, port, whole) in [
+            ("http://127.0.0.1:4318", "127.0.0.1", 4318, "http://127.0.0.1:4318/v1/traces"),
+            ("http://[::1]:4318/", "::1", 4318, "http://[::1]:4318/v1/traces"),
+            ("http://collector/base/", "collector", 80, "http://collector/base/v1/traces"),
+        ] {
+            let collector = given(url).unwrap().worker.otlp.unwrap();
+            assert_eq!((collector.host(), collector.port(), &*collector.to_string()), (host, port, whole));
+        }
+        for (url, why) in [
+            ("https://127.0.0.1:4318", "over plain http"),
+            ("grpc://127.0.0.1:4317", "over plain http"),
+            ("127.0.0.1:4318", "not a URL"),
+            ("http://me:hunter2@127.0.0.1:4318", "the collector keeps credentials"),
+            ("http://127.0.0.1:4318?key=1", "the collector keeps credentials"),
+        ] {
+            let error = given(url).err().unwrap().to_string();
+            assert!(error.contains(why), "{error}");
         }
     }
 

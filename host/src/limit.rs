@@ -202,6 +202,47 @@ pub const STOP_GRACE_MAX: Duration = TIMEOUT_MAX;
 pub const PUBLISH_FILES_MAX: i64 = 1_000;
 /// Definitions of assets that a worker keeps in memory.
 pub const ASSETS_CACHED_MAX: usize = 10_000;
+
+// ---- telemetry ----
+
+/// Connections that ask for metrics or health at once: a scraper, a supervisor, a person, and their retries. Of more, the
+/// oldest is closed, so that connections that say nothing keep nobody out.
+pub const WATCH_CONNECTIONS_MAX: usize = 16;
+/// How long one of them may take from its first byte to the last: a scraper waits ten seconds.
+pub const WATCH_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a request's head: the least that hyper reads into, and more than scrapers send.
+pub const WATCH_HEAD_BYTES_MAX: usize = 8 << 10;
+/// Headers of a request.
+pub const WATCH_HEADERS_MAX: usize = 64;
+/// How long what was read of the database for metrics is good: scrapers cannot load it, however many there are.
+pub const QUEUE_DEPTH_KEPT: Duration = Duration::from_secs(1);
+/// Rows of a table that are counted for metrics, a few milliseconds; past that, Postgres' own estimate is told.
+pub const QUEUE_COUNT_MAX: i64 = 10_000;
+/// How long a statement for metrics may run: many dead rows before the first live one make it slow.
+pub const WATCH_STATEMENT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the database is waited for, a free connection included, before metrics and health say that it does not answer.
+pub const WATCH_DATABASE_WAIT: Duration = Duration::from_secs(2);
+/// How long what was found out about readiness is good: each time a file is written and removed.
+pub const READINESS_KEPT: Duration = Duration::from_secs(3);
+/// How long the blob store may take for that file.
+pub const READINESS_BLOB_WAIT: Duration = Duration::from_secs(2);
+/// Calls of capabilities that become spans, of one attempt: the first ones show what it does, and a guest that floods makes
+/// no more.
+pub const CALL_SPANS_MAX: usize = 64;
+/// Spans that wait to be sent, a kilobyte each: some seconds of a worker at full speed. More are dropped.
+pub const SPANS_QUEUED_MAX: usize = 8_192;
+/// Spans in one request: what OpenTelemetry's own exporters send.
+pub const SPANS_BATCH_MAX: usize = 512;
+/// How long a span waits for others to be sent with.
+pub const SPANS_GATHER: Duration = Duration::from_secs(1);
+/// How long a collector may take for one request: what OpenTelemetry's own exporters wait.
+pub const SPANS_EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a process that ends waits for its last spans to be sent.
+pub const SPANS_FLUSH_WAIT: Duration = Duration::from_secs(2);
+/// Bytes of one text of a span.
+pub const SPAN_TEXT_BYTES_MAX: usize = 1_024;
+/// A loop that has not turned for this long does not turn any more: each of its waits ends within a third of it.
+pub const LOOP_TURN_MAX: Duration = Duration::from_secs(60);
 // ---- pipeline ----
 
 /// Bytes of a manifest: ten thousand assets with all their settings need a tenth of it.

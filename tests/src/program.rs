@@ -218,11 +218,11 @@ impl Running {
         line.unwrap_or_else(|| panic!("no further line: {}", self.stdout.seen))
     }
 
-    /// Waits for the next line of stderr with these words in it.
+    /// Waits for the next line of stderr with these words in it: the whole line.
     #[track_caller]
-    pub fn said(&mut self, words: &str) {
+    pub fn said(&mut self, words: &str) -> String {
         let found = self.stderr.find(|line| line.contains(words));
-        assert!(found.is_some(), "{words:?} is not in: {}", self.stderr.seen);
+        found.unwrap_or_else(|| panic!("{words:?} is not in: {}", self.stderr.seen))
     }
 
     /// Whether it has ended by now.

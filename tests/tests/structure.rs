@@ -289,7 +289,18 @@ fn paths_in(document: &str) -> BTreeSet<String> {
     let quoted = prose.split('`').skip(1).step_by(2);
     let is_path = |text: &&str| {
         let named = [".rs", ".md", ".toml", ".sql", ".wit", ".csv"].iter().any(|ending| text.ends_with(ending));
-        let ours = ["host/", "tests/", "examples/", "fuzz/", "scripts/", "docs/", "wit/", "migrations/", "guest-sdk/"];
+        let ours = [
+            "host/",
+            "tests/",
+            "examples/",
+            "fuzz/",
+            "scripts/",
+            "docs/",
+            "wit/",
+            "migrations/",
+            "guest-sdk/",
+            "deploy/",
+        ];
         let known = ours.iter().any(|folder| text.starts_with(folder));
         // What leads out of the project is no claim about it.
         (named || known) && !text.contains([' ', '*', '<', '{']) && !text.starts_with("../")

@@ -103,6 +103,17 @@ impl BlobStore {
         Ok(Self { root: root.to_owned() })
     }
 
+    /// Proves that the store can be written now: writes a small file under a name of its own, and removes it. The name is
+    /// no blob's, and whoever dies in between leaves what every start of the store would.
+    pub fn check_writable(&self) -> Result<(), BlobError> {
+        let temporary = self.root.join("tmp");
+        let failed = |source| BlobError::Write { path: temporary.clone(), source };
+        let mut file = tempfile::Builder::new().prefix("writable-").tempfile_in(&temporary).map_err(failed)?;
+        // A full disk gives a name, and no bytes.
+        file.write_all(b"writable").and_then(|()| file.as_file().sync_data()).map_err(failed)?;
+        file.close().map_err(failed)
+    }
+
     /// Starts a blob of this tenant.
     pub fn writer(&self, tenant: &str) -> BlobWriter {
         BlobWriter {
@@ -365,6 +376,15 @@ mod tests {
             writer.write(b"end").unwrap();
             assert_eq!(writer.read_at(size as u64, 10).unwrap(), b"end", "reading moves nothing");
         }
+    }
+
+    #[test]
+    fn whether_it_can_be_written_is_found_out_without_a_trace() {
+        let (folder, store) = store();
+        store.check_writable().unwrap();
+        assert_eq!(files_below(folder.path()), 0);
+        fs::remove_dir(store.root.join("tmp")).unwrap();
+        assert!(matches!(store.check_writable(), Err(BlobError::Write { .. })));
     }
 
     #[test]

@@ -7,19 +7,38 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Abort;
+use super::{Abort, Calls};
 
 /// The end of an attempt: a deadline, or a cancellation before it.
 #[derive(Clone, Debug)]
 pub struct Interrupt {
     deadline: Instant,
     cancel: CancellationToken,
+    calls: Option<Calls>,
 }
 
 impl Interrupt {
     /// Ends at the deadline, or when the token is cancelled.
     pub fn new(deadline: Instant, cancel: CancellationToken) -> Self {
-        Self { deadline, cancel }
+        Self { deadline, cancel, calls: None }
+    }
+
+    /// The same, for an attempt whose calls are timed.
+    pub fn timing(self, calls: Option<Calls>) -> Self {
+        Self { calls, ..self }
+    }
+
+    /// Where its calls are timed, if anywhere.
+    pub fn calls(&self) -> Option<Calls> {
+        self.calls.clone()
+    }
+
+    /// The guest calls the host, if it still may.
+    pub fn enter(&self) -> Result<(), Abort> {
+        if let Some(calls) = &self.calls {
+            calls.begin();
+        }
+        self.check()
     }
 
     /// When it ends if nobody cancels.
@@ -29,7 +48,7 @@ impl Interrupt {
 
     /// The same cancellation, and a deadline that may be sooner.
     pub fn sooner(&self, deadline: Instant) -> Self {
-        Self { deadline: deadline.min(self.deadline), cancel: self.cancel.clone() }
+        Self { deadline: deadline.min(self.deadline), cancel: self.cancel.clone(), calls: self.calls.clone() }
     }
 
     /// Resolves once the attempt must end.

@@ -22,6 +22,7 @@ pub mod secrets;
 pub mod sql;
 pub mod text;
 
+mod calls;
 mod denial;
 mod interrupt;
 mod mask;
@@ -30,6 +31,7 @@ mod refusal;
 mod ungranted;
 mod usage;
 
+pub use calls::{Call, Calls};
 pub use denial::{Denial, Denials};
 pub use interrupt::Interrupt;
 pub use mask::Masks;

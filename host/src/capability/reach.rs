@@ -20,6 +20,8 @@ pub struct Reach {
     pub databases: Vec<Database>,
     /// Granted buckets.
     pub buckets: Vec<GrantedBucket>,
+    /// Whether it is noted when the guest calls any of these.
+    pub is_timed: bool,
 }
 
 impl Reach {

@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::text::{neutralise, truncate};
+use super::{
+    Calls,
+    text::{neutralise, truncate},
+};
 use crate::limit::{DENIED_NAME_BYTES_MAX, USES_MAX};
 
 /// Uses that differ in nothing but their bytes.
@@ -51,16 +54,25 @@ pub struct Uses {
     /// Where the entries of a target are.
     places: HashMap<String, Vec<usize>>,
     last: usize,
+    calls: Option<Calls>,
 }
 
 impl Uses {
     /// Of this capability, none yet.
     pub fn of(capability: &'static str) -> Self {
-        Self { capability, entries: Vec::new(), places: HashMap::new(), last: 0 }
+        Self { capability, entries: Vec::new(), places: HashMap::new(), last: 0, calls: None }
+    }
+
+    /// The same, whose calls are timed if anybody wants to know.
+    pub fn timed(self, calls: Option<Calls>) -> Self {
+        Self { calls, ..self }
     }
 
     /// Counts a use.
     pub fn record(&mut self, used: Used<'_>) {
+        if let Some(calls) = &self.calls {
+            calls.end(self.capability, &used);
+        }
         let target = truncate(used.target, DENIED_NAME_BYTES_MAX);
         // A guest that reads in chunks does the same again.
         let place = match self.entries.get(self.last) {

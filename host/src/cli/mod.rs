@@ -20,6 +20,7 @@ mod invalidate;
 mod lineage;
 mod lineage_picture;
 mod logs;
+mod monitor;
 mod pause;
 mod plan;
 mod resource;

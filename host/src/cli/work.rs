@@ -5,7 +5,7 @@ use std::future::Future;
 use anyhow::{Context as _, bail};
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, arguments::Work, session::Session, signals::Signals};
+use super::{Exit, arguments::Work, monitor::Monitor, session::Session, signals::Signals};
 use crate::{
     config::WorkerFlags,
     pipeline::quantity::duration_text,
@@ -16,18 +16,23 @@ use crate::{
 /// Takes jobs of any run.
 pub(super) async fn run(session: &Session, args: &Work) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen to signals")?;
+    let monitor = Monitor::prepare(&session.talk, &args.worker).await?;
     let runner = start(session, &args.worker).await?;
+    let monitoring = monitor.begin(session, &runner);
     let (worker, slots) = (runner.worker(), args.worker.concurrency());
     session.talk.say(format!("worker {worker} takes jobs, {slots} at a time; interrupt to stop"));
     signals.next().await;
     stop(session, runner, &args.worker, &mut signals).await;
+    monitoring.end().await;
     Ok(Exit::Succeeded)
 }
 
 /// Takes jobs of any run, and fires schedules.
 pub(super) async fn up(session: &Session, args: &Work) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen to signals")?;
+    let monitor = Monitor::prepare(&session.talk, &args.worker).await?;
     let runner = start(session, &args.worker).await?;
+    let monitoring = monitor.begin(session, &runner);
     let (worker, slots) = (runner.worker(), args.worker.concurrency());
     let stopping = CancellationToken::new();
     let fires = fire_due_schedules(session.app.clone(), worker, runner.waker(), stopping.clone());
@@ -40,6 +45,7 @@ pub(super) async fn up(session: &Session, args: &Work) -> anyhow::Result<Exit> {
     };
     stopping.cancel();
     stop(session, runner, &args.worker, &mut signals).await;
+    monitoring.end().await;
     match ended {
         None => fires.abort(),
         Some(Err(panic)) => bail!("firing schedules ended: {panic}"),

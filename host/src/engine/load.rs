@@ -8,7 +8,9 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-use super::{CacheError, Component, Engine, compile::CompileError, compile::compile, deserialize::deserialize};
+use super::{
+    CacheError, Component, Engine, compile::CompileError, compile::compile, deserialize::deserialize, meters::Compiled,
+};
 use crate::{
     blob::{BlobError, Digest},
     engine::linker::Granted,
@@ -121,7 +123,10 @@ where
     let cache = |source| LoadError::Cache { digest, source };
     if let Some(path) = engine.compiled.find(tenant, digest).map_err(cache)? {
         match map(engine, path.clone()).await {
-            Ok(compiled) => return ready(engine, digest, compiled),
+            Ok(compiled) => {
+                engine.meters.disk_hits.inc();
+                return ready(engine, digest, compiled);
+            }
             Err(error) => {
                 // Written by another configuration or for another processor, or damaged: our own compiler makes it anew.
                 tracing::warn!(component = %digest, reason = format!("{error:#}"), "compiled code does not load; compiling again");
@@ -129,6 +134,7 @@ where
             }
         }
     }
+    engine.meters.misses.inc();
     let bytes = bytes().await.map_err(|source| LoadError::Bytes { digest, source })?;
     if Digest::of(&bytes) != digest {
         return Err(LoadError::Bytes { digest, source: BlobError::Corrupt { digest } });
@@ -158,7 +164,13 @@ async fn compile_into_cache(engine: &Engine, tenant: &str, digest: Digest, bytes
     let _permit = engine.compiles.acquire().await.map_err(|error| failed(error.to_string()))?;
     let file = engine.compiled.temporary().map_err(cache)?;
     let output = file.reopen().map_err(|error| failed(error.to_string()))?;
-    match compile(&engine.compiler, bytes, output).await {
+    let compiled = compile(&engine.compiler, bytes, output).await;
+    engine.meters.count_compilation(match &compiled {
+        Ok(()) => Compiled::Succeeded,
+        Err(CompileError::Refused(_)) => Compiled::Refused,
+        Err(_) => Compiled::Failed,
+    });
+    match compiled {
         Ok(()) => engine.compiled.place(file, tenant, digest).map_err(cache),
         Err(CompileError::Refused(why)) => Err(LoadError::Refused { digest, why }),
         Err(error) => Err(failed(crate::capability::Abort::host_fault(&error).to_string())),

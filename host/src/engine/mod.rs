@@ -14,6 +14,7 @@ mod inspect;
 mod limiter;
 mod linker;
 mod load;
+pub mod meters;
 mod parameters;
 mod report;
 mod sandbox;
@@ -99,6 +100,7 @@ pub struct Engine {
     compiled: CompiledCache,
     ready: ReadyComponents,
     compiles: Semaphore,
+    meters: meters::Meters,
     /// The pool has one place for `describe`.
     describes: Semaphore,
     /// Where `describe` would write if its output limit were not 0: nothing is ever stored here.
@@ -120,6 +122,7 @@ impl Engine {
             compiled,
             ready: ReadyComponents::default(),
             compiles: Semaphore::new(COMPILES_AT_ONCE_MAX),
+            meters: meters::Meters::default(),
             describes: Semaphore::new(1),
             scratch,
         })
@@ -144,7 +147,26 @@ impl Engine {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Vec<u8>, BlobError>>,
     {
-        self.ready.get_or_load((tenant.to_owned(), digest), || load::load(self, tenant, digest, bytes)).await
+        let mut is_loaded = false;
+        let load = || {
+            is_loaded = true;
+            load::load(self, tenant, digest, bytes)
+        };
+        let component = self.ready.get_or_load((tenant.to_owned(), digest), load).await?;
+        if !is_loaded {
+            self.meters.memory_hits.inc();
+        }
+        Ok(component)
+    }
+
+    /// What it has counted.
+    pub fn meters(&self) -> &meters::Meters {
+        &self.meters
+    }
+
+    /// What its pool holds now; none when guests are made on demand.
+    pub fn pool_use(&self) -> Option<meters::PoolUse> {
+        self.running.pooling_allocator_metrics().map(|pool| meters::PoolUse::of(&pool))
     }
 
     /// What the component says about its assets. Its meaning is not judged here, only its size.

@@ -7,8 +7,8 @@ use super::{
     verdict::{Verdict, spoiled},
 };
 use crate::capability::{
-    Abort, Denial, Use, files::StagedFile, inputs::InputRead, key_value::BucketEffects, log::Lines, output::Finished,
-    outside::OutsideRead, sql::Uncommitted,
+    Abort, Call, Denial, Use, files::StagedFile, inputs::InputRead, key_value::BucketEffects, log::Lines,
+    output::Finished, outside::OutsideRead, sql::Uncommitted,
 };
 
 /// The end of one attempt.
@@ -32,6 +32,8 @@ pub struct Report {
     pub denials: Vec<Denial>,
     /// What it did with what it was granted.
     pub uses: Vec<Use>,
+    /// When it did, for as many as are kept, if it was asked for.
+    pub calls: Vec<Call>,
     /// What it read of the world outside that is no directory.
     pub outside: Vec<OutsideRead>,
     /// What it read in buckets, to be checked by the commit; and what it wants written there, when it succeeded.
@@ -71,6 +73,7 @@ impl Report {
             uncommitted: Uncommitted::default(),
             denials: vec![],
             uses: vec![],
+            calls: vec![],
             outside: vec![],
             buckets: vec![],
             fuel_used: 0,
@@ -118,6 +121,7 @@ impl Report {
             explanation,
             denials,
             uses,
+            calls: vec![],
             outside: [state.http.reads(), state.key_value.reads(), asked].concat(),
             buckets: state.key_value.finish(verdict == Verdict::Succeeded, &state.masks),
             log: state.log.take(),

@@ -30,7 +30,7 @@ use crate::{
     bindings::{Everything, EverythingPre},
     blob::BlobStore,
     capability::{
-        Interrupt, Masks, Reach, Ungranted,
+        Calls, Interrupt, Masks, Reach, Ungranted,
         clock::Clock,
         config::Config,
         context::Context,
@@ -92,7 +92,7 @@ impl State {
         table.set_max_capacity(HOST_RESOURCES_MAX);
         let asset = of.context.asset.clone();
         let (blobs, tenant) = (of.blobs, of.tenant);
-        let Reach { directories, secrets, clock, random, http, databases, buckets } = of.reach;
+        let Reach { directories, secrets, clock, random, http, databases, buckets, is_timed: _ } = of.reach;
         let masks = Masks::of(secrets.iter().map(GrantedSecret::named).chain(http.iter().flat_map(HttpReach::secrets)));
         Ok(Self {
             clock: clock.map_or_else(|| Clock::at(of.context.logical_time_ms), Clock::real),
@@ -127,7 +127,7 @@ pub(super) fn store(engine: &wasmtime::Engine, state: State) -> wasmtime::Result
     store.set_fuel(INSTANTIATE_FUEL)?;
     store.fuel_async_yield_interval(Some(FUEL_YIELD_INTERVAL))?;
     store.call_hook(|store, hook| match hook {
-        CallHook::CallingHost => Ok(store.data().interrupt.check()?),
+        CallHook::CallingHost => Ok(store.data().interrupt.enter()?),
         _ => Ok(()),
     });
     Ok(store)
@@ -170,7 +170,8 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
     let started = Instant::now();
     let Attempt { component, context, inputs, reach, limits, media_type, seed, tenant, blobs } = attempt;
     let deadline = started + Duration::from_millis(limits.timeout_ms).min(TIMEOUT_MAX);
-    let interrupt = Interrupt::new(deadline, cancel.clone());
+    let calls = reach.is_timed.then(Calls::default);
+    let interrupt = Interrupt::new(deadline, cancel.clone()).timing(calls.clone());
     let granted = Granted::of(reach.capabilities());
     let guest = match component.linked(engine.linkers(), granted) {
         Ok(guest) => guest,
@@ -219,7 +220,8 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
         masks: &state.masks,
     };
     let (verdict, explanation) = judge(ended, &circumstances);
-    Report::of(state, verdict, explanation, fuel_used, &timings)
+    let report = Report::of(state, verdict, explanation, fuel_used, &timings);
+    Report { calls: calls.map(|calls| calls.take()).unwrap_or_default(), ..report }
 }
 
 /// Instantiates and calls the guest, until the deadline.

@@ -4,7 +4,7 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Event, Running, Shared, prepare, vital};
+use super::{Event, Running, Shared, meters::LeaseLoss, prepare, vital};
 use crate::{
     id::ClaimToken,
     limit::{CLAIM_SWEEP, CLAIM_WAIT_MAX, CLAIM_WAIT_MIN, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_BASE},
@@ -18,8 +18,12 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
     let mut position = ClaimPosition::START;
     let mut swept_at = Instant::now();
     let mut wait = CLAIM_WAIT_MIN;
+    let meters = &shared.meters;
     while !shared.stopping.is_cancelled() {
+        meters.claim_loop.turn();
         let Some(free) = reserve(&shared) else {
+            // Until a guest ends, which may be a day.
+            meters.claim_loop.rest();
             tokio::select! {
                 () = shared.wake.notified() => {}
                 () = shared.stopping.cancelled() => {}
@@ -31,8 +35,13 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
             swept_at = Instant::now();
         }
         let token = ClaimToken::random();
+        meters.claim_statements.inc();
+        // The database answers when it can: whether it does is a question of readiness.
+        meters.claim_loop.rest();
         let claimed = shared.store.claim_ready_jobs(shared.worker, token, free as i64, position).await;
         let taken = claimed.as_ref().map_or(0, |(claims, _)| claims.len());
+        meters.claim_loop.turn();
+        meters.claimed_jobs.inc_by(taken as u64);
         shared.release_pending(free - taken);
         match claimed {
             Ok((claims, _)) if claims.is_empty() => {
@@ -55,12 +64,14 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
             Err(error) => {
                 // The database may have done it all the same.
                 shared.remember_unanswered(token);
+                meters.count_lease_losses(LeaseLoss::UnansweredClaim, 1);
                 shared.tell(Event::Trouble(error.to_string()));
                 tracing::warn!(error = &error as &dyn std::error::Error, "no jobs can be claimed for now");
                 shared.pause(HOST_FAULT_WAIT_BASE).await;
             }
         }
     }
+    meters.claim_loop.rest();
 }
 
 /// Room for more jobs, counted as pending before they are claimed, so that nobody who waits for the last one can miss

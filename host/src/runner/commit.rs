@@ -4,12 +4,13 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tokio::sync::mpsc;
 
-use super::{Event, Finished, Shared, retry::host_fault_wait_ms};
+use super::{Event, Finished, Shared, meters::LeaseLoss, retry::host_fault_wait_ms};
 use crate::{
+    id::JobId,
     limit::{COMMIT_BYTES_MAX, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_MAX},
     store::{
         StoreError,
-        commit::{Committed, Counts, DeferredJob, Ending, FinishedJob},
+        commit::{Committed, Counts, DeferredJob, Ending, FinishedJob, RecordedAttempt},
     },
 };
 
@@ -126,6 +127,8 @@ async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, an
     for item in fenced.iter().filter(|item| item.attempt.is_some() && !recorded.contains(&item.claim.job)) {
         tracing::warn!(job.id = %item.claim.job, "a job was no longer this worker's; its result was dropped");
     }
+    shared.trace_ends(batch, &committed);
+    count(shared, batch.len(), &fenced, &recorded, &committed);
     if answer_was_lost {
         // Whom the lost answer would have told.
         shared.publish.notify_one();
@@ -150,4 +153,17 @@ async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, an
     if committed.released > 0 {
         shared.wake.notify_one();
     }
+}
+
+/// What this commit has recorded, and an earlier try at it whose answer was lost.
+fn count(shared: &Shared, jobs: usize, fenced: &[&FinishedJob], recorded: &[JobId], committed: &Committed) {
+    let meters = &shared.meters;
+    meters.commits.inc();
+    meters.commit_batch_jobs.observe(jobs as f64);
+    meters.committed_jobs.inc_by((jobs - fenced.len() + recorded.len()) as u64);
+    committed.attempts.iter().for_each(|attempt| meters.count_attempt(attempt));
+    let (earlier, lost): (Vec<&FinishedJob>, Vec<&FinishedJob>) =
+        fenced.iter().partition(|item| recorded.contains(&item.claim.job));
+    earlier.iter().filter_map(|item| RecordedAttempt::of(item)).for_each(|attempt| meters.count_attempt(&attempt));
+    meters.count_lease_losses(LeaseLoss::StaleCommit, lost.len());
 }

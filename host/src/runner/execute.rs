@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     blob::Content,
-    capability::files::Change,
+    capability::{Reach, files::Change},
     engine::{Report, Retry, Verdict},
     id::{AttemptId, MaterializationId},
     limit::SOURCE_CHANGES_MAX,
@@ -67,7 +67,7 @@ async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> F
     let Prepared { job, mut attempt, stop } = *prepared;
     let stopped = |obstacle| stopped_by(shared, job.claim.clone(), job.run, job.name(), obstacle);
     match open_reach(shared, &job).await {
-        Ok(reach) => attempt.reach = reach,
+        Ok(reach) => attempt.reach = Reach { is_timed: shared.is_traced(), ..reach },
         Err(obstacle) => return stopped(obstacle),
     }
     shared.tell(Event::Started { run: job.run, job: job.claim.job });
@@ -133,6 +133,7 @@ fn conclude(shared: &Shared, job: KnownJob, mut report: Report, again: Option<En
         denials: (!report.denials.is_empty()).then(|| serde_json::json!(report.denials)),
         uses: (!report.uses.is_empty()).then(|| serde_json::json!(report.uses)),
     };
+    shared.trace_attempt(&job, &attempt, begun, std::mem::take(&mut report.calls));
     let mut finished = job.finished(ending);
     finished.attempt = Some(attempt);
     finished.buckets = buckets;

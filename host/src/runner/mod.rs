@@ -12,18 +12,21 @@ mod descriptors;
 mod execute;
 mod http;
 mod key_value;
+pub mod meters;
 mod prepare;
 mod publish;
 mod release;
 mod resources;
 pub mod retry;
 mod session;
+pub mod trace;
 
 use std::{
     collections::HashMap,
+    fmt,
     future::Future,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -94,12 +97,47 @@ pub struct Runner {
     guests: Option<tokio::runtime::Runtime>,
 }
 
+/// A runner as others see it: for metrics and health.
+#[derive(Clone)]
+pub struct Watched(Arc<Shared>);
+
+impl Watched {
+    /// What it has counted.
+    pub fn meters(&self) -> &meters::Meters {
+        &self.0.meters
+    }
+
+    /// Attempts that it runs at once, at most.
+    pub fn slots(&self) -> usize {
+        self.0.settings.slots
+    }
+
+    /// Attempts that it runs now.
+    pub fn slots_in_use(&self) -> usize {
+        self.slots().saturating_sub(self.0.slots.available_permits())
+    }
+
+    /// Whether it takes no more jobs.
+    pub fn is_stopping(&self) -> bool {
+        self.0.stopping.is_cancelled()
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watched").field(&self.0.worker).finish()
+    }
+}
+
 /// What the steps share.
 struct Shared {
     store: Store,
     engine: Arc<Engine>,
     blobs: BlobStore,
     worker: WorkerId,
+    meters: meters::Meters,
+    /// Who takes spans, if anybody does.
+    spans: OnceLock<trace::SpanSink>,
     settings: RunnerSettings,
     events: broadcast::Sender<Event>,
     /// Stops claiming.
@@ -174,7 +212,13 @@ impl Runner {
             store.expire_all_sessions().await?;
         }
         store.register_worker(worker, &settings.host).await?;
-        while store.rescue_lost_jobs().await?.jobs > 0 {}
+        let meters = meters::Meters::default();
+        loop {
+            match store.rescue_lost_jobs().await?.jobs {
+                0 => break,
+                jobs => meters.count_rescued(jobs),
+            }
+        }
         store.end_abandoned_runs().await?;
 
         let (prepared, prepared_queue) = mpsc::unbounded_channel();
@@ -184,6 +228,8 @@ impl Runner {
             engine,
             blobs,
             worker,
+            meters,
+            spans: OnceLock::new(),
             events: broadcast::channel(EVENTS_KEPT).0,
             stopping: CancellationToken::new(),
             claimed_last: CancellationToken::new(),
@@ -232,6 +278,18 @@ impl Runner {
     /// This process's worker id.
     pub fn worker(&self) -> WorkerId {
         self.shared.worker
+    }
+
+    /// For metrics and health.
+    pub fn watched(&self) -> Watched {
+        Watched(self.shared.clone())
+    }
+
+    /// From now on spans go there; said once.
+    pub fn trace_to(&self, spans: trace::SpanSink) {
+        if self.shared.spans.set(spans).is_err() {
+            tracing::error!("spans go somewhere already");
+        }
     }
 
     /// What happens from now on. A slow listener misses events; the database has them.

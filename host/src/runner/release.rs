@@ -11,6 +11,7 @@ pub(super) async fn release_put_off(shared: Arc<Shared>) {
     while !shared.stopping.is_cancelled() {
         match shared.store.release_next_dependents().await {
             Ok(Some(committed)) => {
+                shared.trace_ends(&[], &committed);
                 for ended in committed.ended {
                     shared.tell(Event::Ended(ended));
                 }

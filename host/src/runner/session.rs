@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Event, Shared};
+use super::{Event, Shared, meters::LeaseLoss};
 use crate::{
     id::ClaimToken,
     limit::{CANCEL_POLL, PROMOTE_JOBS_MAX, PROMOTE_POLL, SESSION_BEAT, SESSION_FENCE, UNANSWERED_CLAIM_KEPT},
@@ -13,11 +13,18 @@ use crate::{
 /// A worker that cannot renew stops its guests before its leases expire: what others may take over, it must not go on
 /// making. The database would refuse its commits anyway; its guests would only cost.
 pub(super) async fn keep_session(shared: Arc<Shared>) {
+    let meters = &shared.meters;
     let mut renewed_at = Instant::now();
+    let mut is_fenced = false;
     loop {
+        meters.session.turned_at(renewed_at);
+        meters.heartbeat_loop.turn();
         tokio::select! {
             () = tokio::time::sleep(SESSION_BEAT) => {}
-            () = shared.committed.cancelled() => return,
+            () = shared.committed.cancelled() => {
+                meters.heartbeat_loop.rest();
+                return;
+            }
         }
         // The session counts from before the question: the answer may have been long on its way.
         let asked_at = Instant::now();
@@ -25,8 +32,10 @@ pub(super) async fn keep_session(shared: Arc<Shared>) {
             Ok(Ok(true)) => renewed_at = asked_at,
             Ok(Ok(false)) => {
                 tracing::warn!("this worker's session was ended by others; it opens a new one");
+                meters.count_lease_losses(LeaseLoss::SessionEnded, 1);
                 shared.stop_guests();
-                if shared.store.register_worker(shared.worker, &shared.settings.host).await.is_ok() {
+                let registering = shared.store.register_worker(shared.worker, &shared.settings.host);
+                if matches!(tokio::time::timeout(SESSION_BEAT, registering).await, Ok(Ok(()))) {
                     renewed_at = asked_at;
                 }
             }
@@ -36,9 +45,12 @@ pub(super) async fn keep_session(shared: Arc<Shared>) {
             }
             Err(_) => tracing::warn!("the session cannot be renewed for now: the database does not answer"),
         }
-        if renewed_at.elapsed() >= SESSION_FENCE {
+        let must_fence = renewed_at.elapsed() >= SESSION_FENCE;
+        if must_fence {
             shared.stop_guests();
+            meters.count_lease_losses(LeaseLoss::SelfFenced, usize::from(!is_fenced));
         }
+        is_fenced = must_fence;
     }
 }
 
@@ -76,6 +88,7 @@ async fn rescue(shared: &Shared) -> Result<(), crate::store::StoreError> {
         if rescued.jobs == 0 {
             return Ok(());
         }
+        shared.meters.count_rescued(rescued.jobs);
         tracing::info!(jobs = rescued.jobs, "jobs of a dead worker are ready again");
         shared.wake.notify_one();
     }
@@ -101,7 +114,10 @@ pub(super) async fn watch_for_cancels(shared: Arc<Shared>) {
             () = shared.committed.cancelled() => return,
         }
         match shared.store.end_waiting_jobs_of_cancelled_runs().await {
-            Ok(committed) => committed.ended.into_iter().for_each(|ended| shared.tell(Event::Ended(ended))),
+            Ok(committed) => {
+                shared.trace_ends(&[], &committed);
+                committed.ended.into_iter().for_each(|ended| shared.tell(Event::Ended(ended)));
+            }
             Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "no cancelled runs for now"),
         }
         if shared.lock_running().is_empty() {

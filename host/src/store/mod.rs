@@ -27,6 +27,7 @@ pub mod runs;
 pub mod schedules;
 pub mod secrets;
 pub mod staged;
+pub mod watch;
 pub mod workers;
 
 use error::Doing as _;

@@ -78,6 +78,7 @@ impl Files {
         let granted = |Directory { directory, grant }| {
             Ok(Granted { globs: Globs::new(&grant.paths)?, directory, grant, listing: None, last: None })
         };
+        let calls = interrupt.calls();
         let open = directories.into_iter().map(granted).collect::<Result<_, _>>()?;
         Ok(Self {
             asset,
@@ -85,7 +86,7 @@ impl Files {
             staging,
             interrupt,
             denials: Denials::default(),
-            uses: Arc::new(Mutex::new(Uses::of("files"))),
+            uses: Arc::new(Mutex::new(Uses::of("files").timed(calls))),
             mounted_open: Arc::default(),
         })
     }

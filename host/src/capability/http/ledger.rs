@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
     blob::{Digest, DigestWriter},
-    capability::{Denial, Denials, Refusal, Use, Used, Uses, outside::OutsideRead},
+    capability::{Calls, Denial, Denials, Refusal, Use, Used, Uses, outside::OutsideRead},
     pipeline::{asset::Capability, http::HttpGrant},
 };
 
@@ -34,7 +34,7 @@ struct SiteBook {
 
 impl Ledger {
     /// Empty books for these grants.
-    pub fn new<'g>(grants: impl Iterator<Item = &'g HttpGrant>) -> Arc<Self> {
+    pub fn new<'g>(grants: impl Iterator<Item = &'g HttpGrant>, calls: Option<Calls>) -> Arc<Self> {
         let site = |grant: &HttpGrant| SiteBook {
             resource: grant.resource.clone(),
             requests_max: grant.requests,
@@ -44,7 +44,7 @@ impl Ledger {
             bytes: 0,
         };
         let sites = grants.map(site).collect();
-        Arc::new(Self(Mutex::new(Book { uses: Uses::of("http"), denials: Denials::default(), sites })))
+        Arc::new(Self(Mutex::new(Book { uses: Uses::of("http").timed(calls), denials: Denials::default(), sites })))
     }
 
     /// Room for one more request at once.

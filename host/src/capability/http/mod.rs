@@ -125,7 +125,7 @@ impl Http {
     /// secret cannot be sent where it should go.
     pub fn new(asset: String, reach: Option<HttpReach>, interrupt: Interrupt) -> Result<Self, String> {
         let grants = reach.iter().flat_map(|reach| reach.origins.iter().map(|origin| &origin.grant));
-        let ledger = Ledger::new(grants);
+        let ledger = Ledger::new(grants, interrupt.calls());
         let granted = reach.map(|reach| Granted::new(&asset, reach, ledger.clone())).transpose()?;
         let mut wasi = WasiHttpCtx::new();
         wasi.set_field_size_limit(WASI_HTTP_FIELDS_BYTES_MAX);

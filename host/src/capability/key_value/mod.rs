@@ -109,12 +109,13 @@ pub struct KeyValue {
 impl KeyValue {
     /// The buckets that an attempt of this asset may use.
     pub fn new(asset: String, buckets: Vec<GrantedBucket>, interrupt: Interrupt) -> Self {
+        let uses = Uses::of("key-value").timed(interrupt.calls());
         Self {
             asset,
             open: buckets.into_iter().map(View::new).collect(),
             questions: Questions::new(interrupt),
             denials: Denials::default(),
-            uses: Uses::of("key-value"),
+            uses,
             wasi: Wasi::default(),
         }
     }

@@ -173,7 +173,8 @@ impl Sql {
             bytes_read: 0,
         };
         let granted = databases.into_iter().map(granted).collect();
-        Self { asset, granted, answers: Vec::new(), interrupt, denials: Denials::default(), uses: Uses::of("sql") }
+        let uses = Uses::of("sql").timed(interrupt.calls());
+        Self { asset, granted, answers: Vec::new(), interrupt, denials: Denials::default(), uses }
     }
 
     /// What was asked for and not granted.

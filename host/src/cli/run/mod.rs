@@ -27,7 +27,9 @@ use self::{
 use super::{
     Exit,
     arguments::{How, Retry, Run, Watch},
-    deploy, pause,
+    deploy,
+    monitor::Monitor,
+    pause,
     plan::request,
     print, run_id,
     session::Session,
@@ -44,20 +46,27 @@ use crate::{
 
 /// Runs what is missing or stale.
 pub(super) async fn run(session: &Session, args: &Run) -> anyhow::Result<Exit> {
+    let monitor = prepare_monitor(session, &args.how).await?;
     let (pipeline, deployed) = session.app.resolve_pipeline(&args.selection.pipeline).await?;
     if let Some(deployed) = &deployed {
         deploy::tell(&session.talk, deployed);
     }
-    make(session, &pipeline, &request(&args.selection), &args.how).await
+    make(session, &pipeline, &request(&args.selection), &args.how, monitor).await
 }
 
 /// Runs what an earlier run left.
 pub(super) async fn retry(session: &Session, args: &Retry) -> anyhow::Result<Exit> {
     let app = &session.app;
+    let monitor = prepare_monitor(session, &args.how).await?;
     let earlier = run_id::find_run(&app.store, &app.tenant, &args.run).await?;
     let request = app.request_of_rest(&earlier).await?;
     let pipeline = app.load_pipeline(&earlier.pipeline).await?;
-    make(session, &pipeline, &request, &args.how).await
+    make(session, &pipeline, &request, &args.how, monitor).await
+}
+
+/// Before anything is done: an address that is taken is a mistake. Whoever leaves the run to others needs none.
+async fn prepare_monitor(session: &Session, how: &How) -> anyhow::Result<Option<Monitor>> {
+    if how.detach { Ok(None) } else { Monitor::prepare(&session.talk, &how.worker).await.map(Some) }
 }
 
 /// Follows a run that others work on.
@@ -78,16 +87,23 @@ pub(super) async fn watch(session: &Session, args: &Watch) -> anyhow::Result<Exi
 }
 
 /// Plans and submits; then works until it is over, unless the run is left to others.
-async fn make(session: &Session, pipeline: &Pipeline, request: &PlanRequest, how: &How) -> anyhow::Result<Exit> {
+async fn make(
+    session: &Session,
+    pipeline: &Pipeline,
+    request: &PlanRequest,
+    how: &How,
+    monitor: Option<Monitor>,
+) -> anyhow::Result<Exit> {
     let app = &session.app;
     let plan = app.plan(pipeline, request).await?;
     pause::warn(session, pipeline).await?;
-    if how.detach {
+    let Some(monitor) = monitor else {
         let run = app.start_run(pipeline, request, &plan, None).await?;
         return tell_detached(session, how, begun(run, pipeline, &plan), plan.jobs.len());
-    }
+    };
     let mut signals = Signals::listen().context("cannot listen to signals")?;
     let runner = work::start(session, &how.worker).await?;
+    let monitoring = monitor.begin(session, &runner);
     let events = runner.events();
     let started = async {
         let run = app.start_run(pipeline, request, &plan, Some(runner.worker())).await?;
@@ -111,6 +127,7 @@ async fn make(session: &Session, pipeline: &Pipeline, request: &PlanRequest, how
             over
         }
     };
+    monitoring.end().await;
     conclude(how.json, &pipeline.name, follow, over?)
 }
 

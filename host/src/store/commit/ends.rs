@@ -80,9 +80,10 @@ pub(super) async fn finish_release(
         ends.extend(skipped);
     }
     let released = release.count_down(connection).await?;
+    let mut finished_runs = Vec::new();
     if !ends.is_empty() {
         record_ends(connection, &ends).await?;
-        count_for_runs(connection, &ends).await?;
+        finished_runs = count_for_runs(connection, &ends).await?;
     }
     let ended = ends
         .into_iter()
@@ -95,7 +96,7 @@ pub(super) async fn finish_release(
             materialization: end.materialization,
         })
         .collect();
-    Ok(Committed { ended, released, put_off: release.put_off, ..Committed::default() })
+    Ok(Committed { ended, released, put_off: release.put_off, finished_runs, ..Committed::default() })
 }
 
 async fn insert_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
@@ -142,10 +143,10 @@ async fn record_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), 
     Ok(())
 }
 
-/// Moves the runs' counters; the last job ends its run.
-async fn count_for_runs(connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
-    sqlx::query!(
-        "with c as (
+/// Moves the runs' counters; the last job ends its run: which did, and how.
+async fn count_for_runs(connection: &mut PgConnection, ends: &[End]) -> Result<Vec<(RunId, String)>, StoreError> {
+    let finished = sqlx::query!(
+        r#"with c as (
              select tenant_id, run_id,
                  count(*) filter (where state = 'succeeded')::int as succeeded,
                  count(*) filter (where reused)::int as reused,
@@ -174,14 +175,15 @@ async fn count_for_runs(connection: &mut PgConnection, ends: &[End]) -> Result<(
              where r.tenant_id = c.tenant_id and r.run_id = c.run_id
              returning r.tenant_id, r.run_id, r.state)
          insert into outbox (tenant_id, topic, payload)
-         select tenant_id, 'run.' || state, jsonb_build_object('run', run_id) from counted where state <> 'running'",
+         select tenant_id, 'run.' || state, jsonb_build_object('run', run_id) from counted where state <> 'running'
+         returning (payload ->> 'run')::uuid as "run_id!", substr(topic, 5) as "state!""#,
         &column(ends, |end| end.tenant.clone()),
         &column(ends, |end| end.run.0),
         &column(ends, |end| end.state.to_owned()),
         &column(ends, |end| end.reused),
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await
     .doing("counting for runs")?;
-    Ok(())
+    Ok(finished.into_iter().map(|row| (RunId(row.run_id), row.state)).collect())
 }

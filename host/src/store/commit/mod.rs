@@ -15,7 +15,7 @@ mod values;
 pub(super) use ends::{End, end_jobs};
 pub use values::{
     AttemptRecord, Committed, Counts, DeferredJob, EndedJob, Ending, ExternalRead, FinishedJob, NewEdge,
-    NewMaterialization, NewStagedFile, job_name,
+    NewMaterialization, NewStagedFile, RecordedAttempt, job_name,
 };
 
 use super::{Store, StoreError, buckets::settle_buckets, column, error::Doing as _, intents::delete_intents};
@@ -56,6 +56,7 @@ impl Store {
         committed.released += released;
         transaction.commit().await.doing("committing")?;
         committed.deferred = mine.iter().filter_map(|item| DeferredJob::of(item)).collect();
+        committed.attempts = mine.iter().filter_map(|item| RecordedAttempt::of(item)).collect();
         committed.fenced = fenced.iter().map(|item| item.claim.job).collect();
         committed.to_publish =
             made.iter().filter(|(_, new)| !new.staged_files.is_empty()).map(|(_, new)| new.id).collect();

@@ -196,6 +196,34 @@ pub struct AttemptRecord {
     pub uses: Option<serde_json::Value>,
 }
 
+/// What is counted of an attempt that is in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordedAttempt {
+    /// What it was judged to be; the commit may have changed it.
+    pub verdict: Word,
+    /// Whether it counts.
+    pub charged: bool,
+    /// Units.
+    pub fuel_used: u64,
+    /// Summed over all memories.
+    pub memory_bytes_peak: u64,
+    /// From claim to verdict.
+    pub duration_us: u64,
+}
+
+impl RecordedAttempt {
+    /// Of a job, if it had one.
+    pub fn of(item: &FinishedJob) -> Option<Self> {
+        item.attempt.as_ref().map(|attempt| Self {
+            verdict: attempt.verdict,
+            charged: attempt.charged,
+            fuel_used: attempt.fuel_used,
+            memory_bytes_peak: attempt.memory_bytes_peak,
+            duration_us: attempt.duration_us,
+        })
+    }
+}
+
 /// A word of this program's. By this name, because serde would otherwise want to borrow it from what is read.
 pub type Word = &'static str;
 
@@ -258,6 +286,10 @@ pub struct Committed {
     pub ended: Vec<EndedJob>,
     /// Jobs that will be tried again.
     pub deferred: Vec<DeferredJob>,
+    /// Runs whose last job ended, and their states.
+    pub finished_runs: Vec<(RunId, String)>,
+    /// Attempts that were recorded, as they were.
+    pub attempts: Vec<RecordedAttempt>,
     /// Jobs that became ready.
     pub released: usize,
     /// Jobs whose dependents are still to be released: [`Store::release_next_dependents`].

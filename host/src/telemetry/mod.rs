@@ -1,7 +1,18 @@
-//! Where traces go: to stderr, and only warnings unless asked for more. stdout belongs to data.
+//! Where traces go: to stderr, and only warnings unless asked for more. stdout belongs to data. Metrics and health are
+//! asked for, over HTTP on loopback: `metrics` names them, `health` judges, `listener` answers. Spans are sent to a
+//! collector by `traces`, where one was named.
 //!
 //! Fields are named the same everywhere: `run.id`, `job.id`, `asset.name`, `partition`, `attempt`, `worker.id`,
 //! `component.digest`. What a guest logs is not here: it is stored with its attempt.
+
+mod health;
+mod kept;
+mod listener;
+mod metrics;
+mod traces;
+
+pub use listener::{Listener, Serving};
+pub use traces::Exporting;
 
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
