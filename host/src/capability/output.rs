@@ -45,9 +45,9 @@ impl Output {
     }
 
     /// Ends the output; `None` when it is too large.
-    pub fn finish(self) -> Result<Option<Finished>, BlobError> {
+    pub async fn finish(self) -> Result<Option<Finished>, BlobError> {
         let Some(writer) = self.writer else { return Ok(None) };
-        let (stored, content) = writer.finish()?;
+        let (stored, content) = writer.finish().await?;
         Ok(Some(Finished { stored, content, media_type: self.media_type, metadata: self.metadata }))
     }
 

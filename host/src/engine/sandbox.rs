@@ -30,7 +30,7 @@ use crate::{
     bindings::{Everything, EverythingPre},
     blob::BlobStore,
     capability::{
-        Interrupt, Masks, Reach, Ungranted,
+        Abort, Interrupt, Masks, Reach, Ungranted,
         clock::Clock,
         config::Config,
         context::Context,
@@ -205,6 +205,13 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
         ended = caught(guest_runs) => ended.unwrap_or_else(Ended::Panicked),
     };
     timings.total = started.elapsed();
+    let ended = match (ended, store.data().inputs.wait_for_store()) {
+        (Ended::Late, Some(waited)) => {
+            let why = format!("the blob store had not answered for {} s at the attempt's deadline", waited.as_secs());
+            Ended::Errored(Abort::HostFault(why).into())
+        }
+        (ended, _) => ended,
+    };
 
     let is_started = timings.instantiate.is_some();
     let fuel_left = store.get_fuel().unwrap_or(0);
@@ -219,7 +226,7 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
         masks: &state.masks,
     };
     let (verdict, explanation) = judge(ended, &circumstances);
-    Report::of(state, verdict, explanation, fuel_used, &timings)
+    Report::of(state, verdict, explanation, fuel_used, &timings, &cancel).await
 }
 
 /// Instantiates and calls the guest, until the deadline.
