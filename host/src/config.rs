@@ -12,6 +12,7 @@
 //! | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` | none: they are secrets | who asks an object store | `s3://` cannot be used |
 //! | `AWS_SESSION_TOKEN` | none: it is a secret | of temporary credentials | the credentials are lasting ones |
 //! | `AWS_REGION` | none | where the bucket is | `us-east-1` with `AWS_ENDPOINT_URL`; otherwise `s3://` cannot be used |
+//! | `AWS_CA_BUNDLE` | none | a file of further authorities, in PEM, that an object store's certificate may come from | those that browsers trust |
 //! | `AWS_ENDPOINT_URL` | none | of another service than AWS that speaks S3: its address | AWS |
 //! | `FLOWSTONE_LOG` | `--log` | what is logged, as `tracing` filters are written | `warn` |
 //! | `FLOWSTONE_LOG_FORMAT` | `--log-format` | `text` or `json` | `text` |
@@ -262,6 +263,14 @@ pub enum SettingError {
         /// What is missing.
         variable: &'static str,
     },
+    /// The file of `AWS_CA_BUNDLE`.
+    #[error("AWS_CA_BUNDLE is {path:?}, which cannot be read")]
+    Authorities {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// `AWS_ENDPOINT_URL`, whose value is not shown: it may hold a password.
     #[error("AWS_ENDPOINT_URL cannot be used")]
     Endpoint {
@@ -374,12 +383,16 @@ fn blob_place(path: &Path, plain_http: bool, environment: &[(OsString, OsString)
         (None, Some(_)) => "us-east-1".to_owned(),
         (None, None) => return Err(SettingError::ObjectStoreNeeds { variable: "AWS_REGION" }),
     };
+    let authorities = match find(environment, "AWS_CA_BUNDLE").map(PathBuf::from) {
+        Some(path) => std::fs::read_to_string(&path).map_err(|source| SettingError::Authorities { path, source })?,
+        None => String::new(),
+    };
     let credentials = S3Credentials {
         access_key_id: needed("AWS_ACCESS_KEY_ID")?,
         secret_access_key: needed("AWS_SECRET_ACCESS_KEY")?,
         session_token: secret("AWS_SESSION_TOKEN"),
     };
-    Ok(BlobPlace::S3(S3Settings { bucket, prefix, endpoint, region, credentials }))
+    Ok(BlobPlace::S3(S3Settings { bucket, prefix, endpoint, authorities, region, credentials }))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, SettingError> {

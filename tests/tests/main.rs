@@ -1,6 +1,7 @@
 //! All integration tests, as one program: one link, one server.
 
 mod bad_input;
+mod blobs;
 mod buckets;
 mod checker;
 mod command;

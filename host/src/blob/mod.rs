@@ -318,3 +318,67 @@ impl BlobReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, BlobStore) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(&folder.path().join("blobs")).unwrap();
+        (folder, store)
+    }
+
+    fn files_below(path: &Path) -> usize {
+        fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .fold(0, |n, path| n + if path.is_dir() { files_below(&path) } else { 1 })
+    }
+
+    #[tokio::test]
+    async fn small_blobs_stay_inline_and_large_ones_go_to_disk() {
+        let (_folder, store) = store();
+        for (size, inline) in [(0, true), (INLINE_OUTPUT_BYTES_MAX, true), (INLINE_OUTPUT_BYTES_MAX + 1, false)] {
+            let bytes = vec![7; size];
+            let mut writer = store.writer("default");
+            bytes.chunks(1_000).for_each(|chunk| writer.write(chunk).unwrap());
+            let (stored, content) = writer.finish().await.unwrap();
+            assert_eq!(stored, Stored { digest: Digest::of(&bytes), size: size as u64 });
+            assert_eq!(matches!(&content, Content::Inline(kept) if *kept == bytes), inline);
+            assert_eq!(store.contains("default", stored.digest).await.unwrap(), !inline);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unfinished_blob_leaves_nothing() {
+        let (folder, store) = store();
+        let mut writer = store.writer("default");
+        writer.write(&vec![1; 2 * COPY_BUFFER_BYTES]).unwrap();
+        assert_eq!(files_below(folder.path()), 1);
+        drop(writer);
+        assert_eq!(files_below(folder.path()), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_so_far_reads_back_from_any_offset() {
+        let (_folder, store) = store();
+        let bytes: Vec<u8> = (0..3 * COPY_BUFFER_BYTES + 17).map(|n| (n * 31 % 251) as u8).collect();
+        for size in [0, 1, INLINE_OUTPUT_BYTES_MAX, COPY_BUFFER_BYTES + 1, bytes.len()] {
+            let mut writer = store.writer("default");
+            // In pieces that leave some on disk and some in memory.
+            bytes[..size].chunks(COPY_BUFFER_BYTES / 3).for_each(|chunk| writer.write(chunk).unwrap());
+            for offset in [0, 1, size / 2, size.saturating_sub(1), size, size + 1] {
+                for max in [1, 100, COPY_BUFFER_BYTES, bytes.len()] {
+                    let expected = &bytes[offset.min(size)..size.min(offset.saturating_add(max)).max(offset.min(size))];
+                    assert!(writer.read_at(offset as u64, max).unwrap() == expected, "{size} {offset} {max}");
+                }
+            }
+            assert!(writer.read_at(u64::MAX, 10).unwrap().is_empty());
+            writer.write(b"end").unwrap();
+            assert_eq!(writer.read_at(size as u64, 10).unwrap(), b"end", "reading moves nothing");
+        }
+    }
+}

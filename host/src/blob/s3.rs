@@ -50,6 +50,8 @@ pub struct S3Settings {
     pub prefix: String,
     /// Of another service than AWS: where it is. Its bucket is then the first part of each path.
     pub endpoint: Option<Url>,
+    /// Who may have signed its certificate, besides those whom browsers trust: certificates in PEM.
+    pub authorities: String,
     /// Part of each signature, and with AWS of the address.
     pub region: String,
     /// Who asks.
@@ -155,6 +157,7 @@ impl S3 {
             client: client(settings).map_err(|error| BlobError::ObjectStore {
                 doing: "use",
                 place: format!("s3://{}", settings.bucket),
+                // Of what was given by an operator: nothing of it was signed yet.
                 why: error.to_string(),
             })?,
             settings: settings.clone(),
@@ -454,7 +457,7 @@ fn client(settings: &S3Settings) -> object_store::Result<AmazonS3> {
         .with_access_key_id(text(access_key_id))
         .with_secret_access_key(text(secret_access_key))
         .with_retry(retry)
-        .with_http_connector(Wire::connector());
+        .with_http_connector(Wire::connector(&settings.authorities));
     if let Some(token) = session_token {
         builder = builder.with_token(text(token));
     }
@@ -528,7 +531,9 @@ mod tests {
 
     #[test]
     fn a_place_is_a_bucket_and_perhaps_a_prefix() {
-        let place = |text| S3Settings::parse_place(text);
+        fn place(text: &str) -> Option<(String, String)> {
+            S3Settings::parse_place(text)
+        }
         let some = |bucket: &str, prefix: &str| Some((bucket.to_owned(), prefix.to_owned()));
         assert_eq!(place("data"), some("data", ""));
         assert_eq!(place("data/"), some("data", ""));
@@ -542,7 +547,9 @@ mod tests {
 
     #[test]
     fn without_tls_only_this_machine_is_asked_unless_it_is_allowed() {
-        let plain = |text, allowed| S3Settings::parse_endpoint(text, allowed).map(drop);
+        fn plain(text: &str, allowed: bool) -> Result<(), EndpointMistake> {
+            S3Settings::parse_endpoint(text, allowed).map(drop)
+        }
         for here in ["http://localhost:9000", "http://127.0.0.1:1", "http://127.1.2.3", "http://[::1]:9000/"] {
             assert_eq!(plain(here, false), Ok(()), "{here}");
         }

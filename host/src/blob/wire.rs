@@ -30,7 +30,11 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsConnector,
-    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
+    rustls::{
+        self, ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    },
 };
 use wasmtime_wasi_http::io::TokioIo;
 
@@ -123,9 +127,9 @@ impl Idle {
 }
 
 impl Wire {
-    /// Makes the connections of a store.
-    pub fn connector() -> impl HttpConnector {
-        Connector
+    /// Makes the connections of a store, with these authorities trusted as well: certificates in PEM, or nothing.
+    pub fn connector(authorities: &str) -> impl HttpConnector {
+        Connector { authorities: authorities.to_owned() }
     }
 
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, Trouble> {
@@ -194,12 +198,18 @@ impl HttpService for Wire {
 }
 
 #[derive(Debug)]
-struct Connector;
+struct Connector {
+    authorities: String,
+}
 
 impl HttpConnector for Connector {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
         let failed = |error| object_store::Error::Generic { store: "S3", source: Box::new(error) };
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        for certificate in CertificateDer::pem_slice_iter(self.authorities.as_bytes()) {
+            let certificate = certificate.map_err(|error| rustls::Error::General(format!("AWS_CA_BUNDLE: {error}")));
+            roots.add(certificate.map_err(failed)?).map_err(failed)?;
+        }
         let mut tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(failed)?
