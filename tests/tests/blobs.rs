@@ -407,7 +407,8 @@ async fn who_may_not_ask_is_told_what_to_look_at() {
     assert!(refused.contains(&key) && refused.contains("AWS_SECRET_ACCESS_KEY"), "{refused}");
     let refused = why(open_as(&bucket, &endpoint, "nobody", "x", &folder).await.unwrap_err());
     assert!(refused.contains("AWS_ACCESS_KEY_ID"), "{refused}");
-    let absent = Bucket { name: "no-such-bucket".into(), ..bucket };
+    let mut absent = bucket;
+    absent.name = "no-such-bucket".into();
     let refused = why(open(&absent, &endpoint, SECRET_ACCESS_KEY, &folder).await.unwrap_err());
     assert!(refused.contains("there is no bucket `no-such-bucket`"), "{refused}");
 }

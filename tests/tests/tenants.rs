@@ -82,7 +82,7 @@ impl Tenants {
     async fn run(&self, of: &App, pipeline: &Pipeline) -> RunId {
         let request = request();
         let plan = of.plan(pipeline, &request).await.unwrap();
-        let run = of.start_run(pipeline, &request, &plan, self.runner.worker()).await.unwrap();
+        let run = of.start_run(pipeline, &request, &plan, Some(self.runner.worker())).await.unwrap();
         self.runner.wake();
         let pool = self.database.pool().await;
         wait_until_database_says(&pool, "select not exists (select from run where finished_at is null)").await;
