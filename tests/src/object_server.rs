@@ -172,7 +172,9 @@ fn start() -> ObjectServer {
         guard.arg(format!("-{name}={port}"));
     }
     guard.args(["-filer", "-s3", "-s3.iam=false", "-s3.autoCreateBucket=false"]);
-    guard.args(["-master.volumeSizeLimitMB=1024", "-volume.max=100", "-volume.minFreeSpace=1MiB"]);
+    guard.args(["-master.volumeSizeLimitMB=1024", "-volume.max=1000", "-volume.minFreeSpace=1MiB"]);
+    // A file for each bucket instead of seven.
+    guard.env("WEED_MASTER_VOLUME_GROWTH_COPY_1", "1");
     let guard = guard.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("there is a shell");
     wait_until("the object store answers", || {
         TcpStream::connect(("127.0.0.1", s3)).is_ok() && ask(s3, "GET", "/", b"").0 == 403

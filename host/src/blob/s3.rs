@@ -480,7 +480,9 @@ fn explain(error: &object_store::Error, settings: &S3Settings) -> Option<String>
         }
         cause = found.source();
     }
-    let (bucket, status, code) = (&settings.bucket, status(error), code(error));
+    let (bucket, code) = (&settings.bucket, code(error));
+    // One that does not say where to is told in other words.
+    let status = status(error).or_else(|| error.to_string().contains("redirect without LOCATION").then_some(301));
     let why = match (status, code.as_deref()) {
         (_, Some("NoSuchBucket")) => format!("there is no bucket `{bucket}`; make it, or name another one"),
         (Some(404), _) => return None,
