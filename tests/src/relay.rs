@@ -23,6 +23,8 @@ pub enum Trouble {
     CutAfter(usize),
     /// Requests to write what has this in its path are answered with 503, the others pass.
     RefusesWritesOf(&'static str),
+    /// Requests to read what has this in its path are never answered, the others pass.
+    SilentReadsOf(&'static str),
     /// Answers pass in small pieces, each after a while.
     Slow,
 }
@@ -144,6 +146,11 @@ fn pass(trouble: &Mutex<Trouble>, bytes: &[u8]) -> Passing {
             let refused = line.starts_with(b"PUT ") && String::from_utf8_lossy(line).contains(*path);
             if refused { Passing::Answer(503) } else { Passing::All }
         }
+        Trouble::SilentReadsOf(path) => {
+            let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
+            let held = line.starts_with(b"GET ") && String::from_utf8_lossy(line).contains(*path);
+            if held { Passing::Nothing } else { Passing::All }
+        }
         Trouble::CutAfter(left) if *left <= count => {
             *trouble = Trouble::None;
             Passing::Cut
@@ -161,7 +168,7 @@ fn current(trouble: &Mutex<Trouble>) -> Trouble {
 
 /// Until it is over; what was on its way is lost then.
 fn hold(trouble: &Mutex<Trouble>) {
-    while current(trouble) == Trouble::Silent {
+    while matches!(current(trouble), Trouble::Silent | Trouble::SilentReadsOf(_)) {
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -230,7 +230,7 @@ async fn what_was_written_is_read_from_any_offset_in_pieces_of_any_size(setting:
         let mut reader = setting.store.read("t", stored.digest).unwrap();
         for offset in [size, size / 2, 0, size / 3, size / 3 + 5, size.saturating_sub(3), 0] {
             reader.seek(offset as u64).unwrap();
-            let mut piece = vec![0; 100];
+            let mut piece = [0; 100];
             let mut filled = 0;
             while filled < piece.len() {
                 match reader.read(&mut piece[filled..]).await.unwrap() {
@@ -531,6 +531,24 @@ async fn of_an_answer_only_status_and_code_are_told() {
         let said = why(opened.unwrap_err());
         assert!(said.contains(told) && said.contains("s3://data/prefix/write.probe"), "{status} {body}: {said}");
     }
+}
+
+#[test]
+fn an_attempt_whose_time_is_up_while_the_store_is_silent_is_not_blamed() {
+    let (database, bucket) = (Database::new_blocking(), Bucket::new());
+    let relay = Relay::to(bucket.address());
+    let one = machine(&database, &bucket, &relay.endpoint());
+    one.bind("[assets.after_large]\nlimits = { timeout = \"7s\" }\n");
+    one.run(&["large"], 0);
+    relay.set(Trouble::SilentReadsOf("/prefix/default/"));
+    let mut running = one.flowstone.start(["run", one.manifest(), "after_large", "--json"]);
+    let trouble = running.event("trouble");
+    assert!(trouble["message"].as_str().unwrap().contains("the blob store had not answered for"), "{trouble}");
+    relay.set(Trouble::None);
+    running.wait().expect_status(0);
+    let verdicts = database.ask("select verdict || ' ' || charged from attempt order by attempt_id");
+    assert_eq!(verdicts, ["succeeded true", "lost false", "succeeded true"]);
+    assert_eq!(one.show("after_large", None), large_sum());
 }
 
 /// A machine with a state directory of its own, on a database and a bucket that it shares.
