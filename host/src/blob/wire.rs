@@ -1,7 +1,7 @@
 //! How an object store is reached: HTTP/1.1 on connections that are kept for the next request, TLS by the authorities
 //! that browsers trust, and no proxy, certificate or other setting that this process was not given.
 //!
-//! A connection on which nothing moves for [`BLOB_PATIENCE`] is given up, whatever it waits for; so one rule bounds a
+//! A connection on which nothing moves for [`PATIENCE`] is given up, whatever it waits for; so one rule bounds a
 //! server that does not answer, one that stops in the middle, and how long an idle connection is kept. Trying again is
 //! the caller's business.
 
