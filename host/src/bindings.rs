@@ -2,8 +2,8 @@
 //!
 //! Only what the macro makes is here. Which of it is linked, and with what behind it, is decided in
 //! [`crate::engine`]; the behaviour is in [`crate::capability`]. Host functions are synchronous where they only wait for
-//! this machine: they run on the guest's thread, which may block. Those that wait for the network are not, and leave the
-//! thread to other guests meanwhile.
+//! this machine: they run on the guest's thread, which may block. Those that may wait for the network are not, and leave
+//! the thread to other guests meanwhile.
 
 #![expect(missing_docs, reason = "generated; the documentation is in wit/")]
 
@@ -11,6 +11,7 @@ wasmtime::component::bindgen!({
     path: "../wit",
     world: "flowstone:asset/everything",
     imports: {
+        "flowstone:asset/inputs.[method]reader.read": async | trappable,
         "flowstone:asset/http.[method]client.send": async | trappable,
         "flowstone:asset/http.[method]response.read": async | trappable,
         "flowstone:asset/sql": async | trappable,

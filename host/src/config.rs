@@ -7,7 +7,13 @@
 //! |---|---|---|---|
 //! | `FLOWSTONE_STATE` | `--state` | the state directory | `.flowstone` in the current directory |
 //! | `DATABASE_URL` | none: it may hold a password, and command lines are public | a Postgres server | an embedded one in the state directory |
-//! | `FLOWSTONE_BLOBS` | `--blobs` | the directory of outputs and components | `blobs` in the state directory |
+//! | `FLOWSTONE_BLOBS` | `--blobs` | where outputs and components are: a directory, or `s3://bucket/prefix` | `blobs` in the state directory |
+//! | `FLOWSTONE_BLOBS_PLAIN_HTTP` | `--blobs-plain-http` | `allow` or `refuse` that an object store elsewhere is asked without TLS | `refuse` |
+//! | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` | none: they are secrets | who asks an object store | `s3://` cannot be used |
+//! | `AWS_SESSION_TOKEN` | none: it is a secret | of temporary credentials | the credentials are lasting ones |
+//! | `AWS_REGION` | none | where the bucket is | `us-east-1` with `AWS_ENDPOINT_URL`; otherwise `s3://` cannot be used |
+//! | `AWS_CA_BUNDLE` | none | a file of further authorities, in PEM, that an object store's certificate may come from | those that browsers trust |
+//! | `AWS_ENDPOINT_URL` | none | of another service than AWS that speaks S3: its address | AWS |
 //! | `FLOWSTONE_LOG` | `--log` | what is logged, as `tracing` filters are written | `warn` |
 //! | `FLOWSTONE_LOG_FORMAT` | `--log-format` | `text` or `json` | `text` |
 //! | `FLOWSTONE_CONCURRENCY` | `--concurrency` | guests that run at a time | one for each processor |
@@ -37,6 +43,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
+    blob::{BlobPlace, EndpointMistake, S3Credentials, S3Settings},
     capability::sql::DatabaseUrls,
     limit::{CONCURRENCY_MAX, STOP_GRACE, STOP_GRACE_MAX},
     pipeline::{
@@ -53,9 +60,13 @@ pub struct GlobalFlags {
     /// Where FlowStone keeps what it knows, unless a server does.
     #[arg(long, global = true, env = "FLOWSTONE_STATE", value_name = "DIR", default_value = ".flowstone")]
     pub state: PathBuf,
-    /// Where outputs and components are kept [default: `blobs` in the state directory].
-    #[arg(long, global = true, env = "FLOWSTONE_BLOBS", value_name = "DIR")]
+    /// Where outputs and components are kept: a directory, or s3://bucket/prefix
+    /// [default: `blobs` in the state directory].
+    #[arg(long, global = true, env = "FLOWSTONE_BLOBS", value_name = "PLACE")]
     pub blobs: Option<PathBuf>,
+    /// Whether an object store that is not on this machine may be asked without TLS [default: refuse].
+    #[arg(long, global = true, env = "FLOWSTONE_BLOBS_PLAIN_HTTP", value_name = "ANSWER", value_enum)]
+    pub blobs_plain_http: Option<Answer>,
     /// Whether a manifest may declare resources, or only grant what an operator registered
     /// [default: allow with the embedded database, refuse with a server].
     #[arg(long, global = true, env = "FLOWSTONE_MANIFEST_RESOURCES", value_name = "ANSWER", value_enum)]
@@ -277,8 +288,8 @@ pub struct Settings {
     pub database: Database,
     /// Where the databases are that manifests name by variables.
     pub database_urls: DatabaseUrls,
-    /// Absolute. Where bytes go.
-    pub blobs: PathBuf,
+    /// Where bytes go.
+    pub blobs: BlobPlace,
     /// Whether a manifest may declare resources.
     pub manifest_resources: bool,
     /// Where secrets are.
@@ -314,11 +325,31 @@ pub enum SettingError {
         /// Why not.
         source: io::Error,
     },
-    /// A blob store that is not a directory.
-    #[error("blobs are kept in a directory; {value} is not the path of one")]
+    /// A place for blobs that is none.
+    #[error("blobs are kept in a directory or in s3://bucket/prefix; {value} is neither")]
     Blobs {
         /// What was given.
         value: String,
+    },
+    /// An object store without somebody to ask it, or something that it needs to be found.
+    #[error("{variable} is not set, and blobs in s3:// need it")]
+    ObjectStoreNeeds {
+        /// What is missing.
+        variable: &'static str,
+    },
+    /// The file of `AWS_CA_BUNDLE`.
+    #[error("AWS_CA_BUNDLE is {path:?}, which cannot be read")]
+    Authorities {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// `AWS_ENDPOINT_URL`, whose value is not shown: it may hold a password.
+    #[error("AWS_ENDPOINT_URL cannot be used")]
+    Endpoint {
+        /// What is wrong with it.
+        source: EndpointMistake,
     },
     /// The current directory is gone, or a path is empty.
     #[error("{path:?} cannot be made an absolute path")]
@@ -347,8 +378,8 @@ impl Settings {
     fn resolve_in(flags: &GlobalFlags, environment: &[(OsString, OsString)]) -> Result<Self, SettingError> {
         let state_dir = absolute(&flags.state)?;
         let blobs = match &flags.blobs {
-            Some(blobs) => blob_directory(blobs)?,
-            None => state_dir.join("blobs"),
+            Some(blobs) => blob_place(blobs, flags.blobs_plain_http == Some(Answer::Allow), environment)?,
+            None => BlobPlace::Directory(state_dir.join("blobs")),
         };
         let log = LogSettings { filter: flags.log.clone(), format: flags.log_format };
         let database = database(find(environment, "DATABASE_URL"))?;
@@ -407,12 +438,35 @@ fn database_urls(environment: &[(OsString, OsString)]) -> DatabaseUrls {
 }
 
 /// Object stores are written like URLs; a directory of such a name would be a surprise.
-fn blob_directory(path: &Path) -> Result<PathBuf, SettingError> {
+fn blob_place(path: &Path, plain_http: bool, environment: &[(OsString, OsString)]) -> Result<BlobPlace, SettingError> {
     let value = path.to_string_lossy();
-    if value.contains("://") {
-        return Err(SettingError::Blobs { value: value.into_owned() });
+    if !value.contains("://") {
+        return absolute(path).map(BlobPlace::Directory);
     }
-    absolute(path)
+    let place = value.strip_prefix("s3://").and_then(S3Settings::parse_place);
+    let (bucket, prefix) = place.ok_or_else(|| SettingError::Blobs { value: value.clone().into_owned() })?;
+    let secret = |name| find(environment, name).map(|value| SecretValue::new(value.as_encoded_bytes().to_vec()));
+    let needed = |variable| secret(variable).ok_or(SettingError::ObjectStoreNeeds { variable });
+    let endpoint = find(environment, "AWS_ENDPOINT_URL")
+        .map(|url| S3Settings::parse_endpoint(&url.to_string_lossy(), plain_http))
+        .transpose()
+        .map_err(|source| SettingError::Endpoint { source })?;
+    let region = match (find(environment, "AWS_REGION"), &endpoint) {
+        (Some(region), _) => region.to_string_lossy().into_owned(),
+        // Other services than AWS have no regions, and take this one for granted.
+        (None, Some(_)) => "us-east-1".to_owned(),
+        (None, None) => return Err(SettingError::ObjectStoreNeeds { variable: "AWS_REGION" }),
+    };
+    let authorities = match find(environment, "AWS_CA_BUNDLE").map(PathBuf::from) {
+        Some(path) => std::fs::read_to_string(&path).map_err(|source| SettingError::Authorities { path, source })?,
+        None => String::new(),
+    };
+    let credentials = S3Credentials {
+        access_key_id: needed("AWS_ACCESS_KEY_ID")?,
+        secret_access_key: needed("AWS_SECRET_ACCESS_KEY")?,
+        session_token: secret("AWS_SESSION_TOKEN"),
+    };
+    Ok(BlobPlace::S3(S3Settings { bucket, prefix, endpoint, authorities, region, credentials }))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, SettingError> {
@@ -420,9 +474,10 @@ fn absolute(path: &Path) -> Result<PathBuf, SettingError> {
 }
 
 /// Those of flags, in the order of the flags.
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 10] = [
     "FLOWSTONE_STATE",
     "FLOWSTONE_BLOBS",
+    "FLOWSTONE_BLOBS_PLAIN_HTTP",
     "FLOWSTONE_MANIFEST_RESOURCES",
     "FLOWSTONE_LOG",
     "FLOWSTONE_LOG_FORMAT",
@@ -484,7 +539,8 @@ mod tests {
     fn without_settings_everything_is_in_the_state_directory_of_the_current_one() {
         let settings = resolve(&[], &[]).unwrap();
         assert_eq!(settings.state_dir, std::env::current_dir().unwrap().join(".flowstone"));
-        assert_eq!(settings.blobs, settings.state_dir.join("blobs"));
+        let BlobPlace::Directory(blobs) = &settings.blobs else { panic!("{settings:?}") };
+        assert_eq!(*blobs, settings.state_dir.join("blobs"));
         assert!(matches!(settings.database, Database::Embedded));
         assert_eq!(settings.log, LogSettings { filter: "warn".to_owned(), format: LogFormat::Text });
         assert!(settings.colors);
@@ -494,7 +550,8 @@ mod tests {
     fn each_flag_reaches_its_setting() {
         let settings =
             resolve(&["--state", "/s", "--blobs", "/b", "--log", "info", "--log-format", "json"], &[]).unwrap();
-        assert_eq!((settings.state_dir, settings.blobs), ("/s".into(), "/b".into()));
+        assert_eq!(settings.state_dir, Path::new("/s"));
+        assert!(matches!(&settings.blobs, BlobPlace::Directory(blobs) if blobs == Path::new("/b")));
         assert_eq!(settings.log, LogSettings { filter: "info".to_owned(), format: LogFormat::Json });
         assert_eq!(parse(&["-j", "3"]).worker.concurrency(), 3);
         assert_eq!(parse(&["--concurrency", "1000000"]).worker.concurrency(), CONCURRENCY_MAX);
@@ -587,9 +644,55 @@ mod tests {
     }
 
     #[test]
-    fn an_object_store_is_refused_rather_than_made_a_directory() {
-        let error = resolve(&["--blobs", "s3://bucket"], &[]).unwrap_err();
-        assert_eq!(error.to_string(), "blobs are kept in a directory; s3://bucket is not the path of one");
+    fn an_unknown_object_store_is_refused_rather_than_made_a_directory() {
+        for place in ["gs://bucket", "s3://", "s3://bucket/../other", "S3://bucket"] {
+            let error = resolve(&["--blobs", place], &[]).unwrap_err().to_string();
+            assert_eq!(error, format!("blobs are kept in a directory or in s3://bucket/prefix; {place} is neither"));
+        }
+    }
+
+    #[test]
+    fn an_object_store_takes_who_asks_from_the_environment_and_shows_nothing_of_it() {
+        let full = [
+            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+            ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+            ("AWS_SESSION_TOKEN", "t0k3n"),
+            ("AWS_REGION", "eu-central-1"),
+        ];
+        let arguments = ["--blobs", "s3://bucket/flow/stone"];
+        let settings = resolve(&arguments, &full).unwrap();
+        let BlobPlace::S3(s3) = &settings.blobs else { panic!("{settings:?}") };
+        assert_eq!(
+            (s3.bucket.as_str(), s3.prefix.as_str(), s3.region.as_str()),
+            ("bucket", "flow/stone", "eu-central-1")
+        );
+        assert_eq!(s3.endpoint, None);
+        let S3Credentials { access_key_id, secret_access_key, session_token } = &s3.credentials;
+        assert_eq!((access_key_id.expose(), secret_access_key.expose()), (&b"AKIDEXAMPLE"[..], &b"hunter2"[..]));
+        assert_eq!(session_token.as_ref().unwrap().expose(), b"t0k3n");
+        let shown = format!("{settings:?}");
+        assert!(!["AKIDEXAMPLE", "hunter2", "t0k3n"].iter().any(|secret| shown.contains(secret)), "{shown}");
+
+        for needed in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"] {
+            let without = full.iter().map(|(name, value)| (*name, if *name == needed { "" } else { value }));
+            let error = resolve(&arguments, &without.collect::<Vec<_>>()).unwrap_err().to_string();
+            assert_eq!(error, format!("{needed} is not set, and blobs in s3:// need it"));
+        }
+        assert!(resolve(&[], &[]).is_ok(), "a directory needs none of it");
+    }
+
+    #[test]
+    fn an_object_store_elsewhere_is_asked_without_tls_only_when_it_is_allowed() {
+        let environment = |url| [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_ENDPOINT_URL", url)];
+        let asked = |more: &[&str], url| resolve(&[&["--blobs", "s3://bucket"], more].concat(), &environment(url));
+        let settings = asked(&[], "http://127.0.0.1:9000").unwrap();
+        assert!(matches!(&settings.blobs, BlobPlace::S3(s3) if s3.region == "us-east-1"));
+        let error = asked(&[], "http://me:hunter2@store:9000").unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("hunter2"));
+        let error = asked(&[], "http://store:9000").unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("--blobs-plain-http allow"));
+        assert!(asked(&["--blobs-plain-http", "refuse"], "http://store:9000").is_err());
+        assert!(asked(&["--blobs-plain-http", "allow"], "http://store:9000").is_ok());
     }
 
     #[test]

@@ -18,6 +18,40 @@ pub const INLINE_OUTPUT_BYTES_MAX: usize = 16 << 10;
 /// How much moves through a file at a time while hashing: large enough that the hash, not the call, takes the time.
 pub const COPY_BUFFER_BYTES: usize = 256 << 10;
 
+/// Blobs up to this size are one request to an object store, larger ones so many of this size: S3 wants at least 5 MiB,
+/// and at 16 the time goes into bytes, not into requests.
+pub const BLOB_PART_BYTES: usize = 16 << 20;
+/// Parts of one object: what S3 allows. Of a blob that would need more of them, parts are larger.
+pub const BLOB_PARTS_MAX: u64 = 10_000;
+/// Bytes of uploads that a process holds in memory, and so how many parts are under way at once.
+pub const BLOB_UPLOAD_BYTES_MAX: usize = 8 * BLOB_PART_BYTES;
+/// What the first read of an object fetches at least: less costs as much time.
+pub const BLOB_AHEAD_BYTES_MIN: usize = 64 << 10;
+/// What a read in order fetches at a time, once it has gone on for a while.
+pub const BLOB_AHEAD_BYTES_MAX: usize = 1 << 20;
+/// What the readers of one attempt may have fetched ahead together, more or less: eight inputs that are merged are read
+/// at full speed, and 256 open readers cost no quarter of a gigabyte.
+pub const BLOB_AHEAD_BYTES_PER_ATTEMPT: usize = 8 << 20;
+/// Objects that are looked for at once: a plan asks for thousands.
+pub const BLOB_LOOKUPS_MAX: usize = 64;
+/// Connections to one object store that wait for a request.
+pub const BLOB_CONNECTIONS_KEPT_MAX: usize = 32;
+/// Until a connection to an object store is there: on another continent it takes half a second.
+pub const BLOB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long nothing may move on a connection to an object store: none that works is silent for as long.
+pub const BLOB_PATIENCE: Duration = Duration::from_secs(20);
+/// A request that failed is tried again so often...
+pub const BLOB_RETRIES_MAX: usize = 5;
+/// ...first after about this...
+pub const BLOB_RETRY_WAIT: Duration = Duration::from_millis(100);
+/// ...and not when so much time is gone: then it is the job that is tried again.
+pub const BLOB_RETRY_BUDGET: Duration = Duration::from_secs(20);
+/// Bytes a second at least, beyond what waiting and trying again may take: a slower line is as good as none.
+pub const BLOB_RATE_MIN: u64 = 64 << 10;
+/// An attempt that has waited for the object store for so long when its time is up is not blamed for it: one that works
+/// answers within a tenth.
+pub const BLOB_SLOW: Duration = Duration::from_secs(5);
+
 // ---- names and definitions (what `describe` may return) ----
 
 /// Assets that one component may describe: more would not fit a picture, or a person.

@@ -258,7 +258,7 @@ fn copy() -> Guest {
 async fn inputs_reach_the_guest_and_what_it_read_is_recorded() {
     let host = Host::new();
     let bytes: Vec<u8> = (0..3 * CHUNK_BYTES_MAX + 7).map(|n| (n % 253) as u8).collect();
-    host.blobs.put("default", &bytes).unwrap();
+    host.blobs.put("default", bytes.clone()).await.unwrap();
     for (content, bytes) in [(Content::Stored, bytes), (Content::Inline(b"small".to_vec()), b"small".to_vec())] {
         let mut attempt = host.attempt(&copy()).await;
         attempt.inputs = vec![input(content, &bytes)];
@@ -280,7 +280,7 @@ async fn an_undeclared_input_is_denied_and_the_operator_learns_it() {
 #[tokio::test]
 async fn a_corrupt_input_is_our_fault_not_the_guests() {
     let host = Host::new();
-    let stored = host.blobs.put("default", b"right").unwrap();
+    let stored = host.blobs.put("default", b"right").await.unwrap();
     let name = stored.digest.to_string();
     fs::write(host.folder.path().join("blobs/default").join(&name[..2]).join(&name), "wrong").unwrap();
     let mut attempt = host.attempt(&copy()).await;
@@ -348,7 +348,7 @@ async fn a_granted_directory_is_read_and_writes_are_staged() {
     let staged = &report.staged[0];
     assert_eq!((staged.resource.as_str(), staged.path.as_str()), ("station", "b.csv"));
     let Change::Write(stored) = staged.change else { panic!() };
-    assert_eq!(host.blobs.read_all("default", stored.digest).unwrap(), b"a.csv");
+    assert_eq!(host.blobs.read_all("default", stored.digest).await.unwrap(), b"a.csv");
     assert!(!data.join("b.csv").exists(), "publishing is the commit's business");
 }
 

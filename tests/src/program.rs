@@ -19,6 +19,8 @@ pub struct Flowstone {
     database_url: Option<String>,
     /// Of its own, when it has one: it goes with the commands.
     database: Option<Database>,
+    /// What its commands are told besides.
+    variables: Vec<(String, String)>,
 }
 
 /// What a command that has ended leaves.
@@ -50,12 +52,12 @@ struct Lines {
 impl Flowstone {
     /// With an embedded cluster, made by the first command.
     pub fn embedded() -> Self {
-        Self { state: StateFolder::new(), database_url: None, database: None }
+        Self { state: StateFolder::new(), database_url: None, database: None, variables: Vec::new() }
     }
 
     /// With the database of a test.
     pub fn on(database: &Database) -> Self {
-        Self { state: StateFolder::new(), database_url: Some(database.url()), database: None }
+        Self { database_url: Some(database.url()), ..Self::embedded() }
     }
 
     /// With a migrated database of its own: much sooner there than an embedded cluster.
@@ -94,6 +96,11 @@ impl Flowstone {
         self.database_url = Some(url);
     }
 
+    /// From now on with these variables.
+    pub fn set(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
+        self.variables.extend(variables);
+    }
+
     /// Where commands run.
     pub fn folder(&self) -> &Path {
         self.state.folder()
@@ -110,7 +117,11 @@ impl Flowstone {
         command.args(arguments).current_dir(self.folder()).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             let bytes = name.as_encoded_bytes();
-            if bytes == b"DATABASE_URL" || bytes.starts_with(b"FLOWSTONE_") || bytes.starts_with(b"PG") {
+            if bytes == b"DATABASE_URL"
+                || bytes.starts_with(b"FLOWSTONE_")
+                || bytes.starts_with(b"PG")
+                || bytes.starts_with(b"AWS_")
+            {
                 command.env_remove(name);
             }
         }
@@ -118,6 +129,7 @@ impl Flowstone {
         // Most tests bring their resources along, on a server too.
         command.env("FLOWSTONE_MANIFEST_RESOURCES", "allow");
         command.envs(self.database_url.iter().map(|url| ("DATABASE_URL", url)));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 

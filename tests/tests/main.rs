@@ -1,6 +1,7 @@
 //! All integration tests, as one program: one link, one server.
 
 mod bad_input;
+mod blobs;
 mod buckets;
 mod chaos;
 mod checker;
@@ -29,5 +30,5 @@ mod store;
 mod structure;
 mod support;
 mod tenants;
-mod workers;
 mod traces;
+mod workers;

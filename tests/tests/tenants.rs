@@ -104,7 +104,8 @@ async fn a_result_of_one_tenant_is_not_used_again_for_another() {
 
     // The same bytes, recipes and names: nothing is reused, nothing is up to date, the component is stored again.
     let component = Digest::of(&fs::read(tenants.folder.path().join("made.wasm")).unwrap());
-    assert!(one.blobs.contains("one", component) && !other.blobs.contains("other", component));
+    assert!(one.blobs.contains("one", component).await.unwrap());
+    assert!(!other.blobs.contains("other", component).await.unwrap());
     let pipeline_of_other = tenants.deploy(other).await;
     let reasons: Vec<String> = other
         .plan(&pipeline_of_other, &request())

@@ -117,9 +117,7 @@ impl App {
     pub async fn deploy(&self, checked: &Checked) -> Result<Deployed, AppError> {
         let mut components = Vec::new();
         for component in &checked.components {
-            let (blobs, tenant, bytes) = (self.blobs.clone(), self.tenant.clone(), component.clone());
-            let stored = tokio::task::spawn_blocking(move || blobs.put(&tenant, &bytes)).await;
-            components.push(stored.map_err(|error| AppError::host("store a component", error))??);
+            components.push(self.blobs.put(&self.tenant, component.clone()).await?);
         }
         let schedules = self.new_schedules(&checked.manifest).await?;
         let version = checked.version(&self.tenant, components, schedules)?;

@@ -102,6 +102,7 @@ impl App {
         let versions: HashSet<_> = records.iter().map(|record| record.asset_version).collect();
         let versions: Vec<_> = versions.into_iter().collect();
         let versions = self.store.list_version_parts(&self.tenant, &versions).await?;
+        let gone = self.blobs.find_missing(&self.tenant, records.iter().filter_map(|record| record.stored)).await?;
         let mut latest = Latest::new(ids.len());
         // Assets share their partitions: each text is read once, and kept once.
         let mut partitions: HashMap<String, PartitionKey> = HashMap::new();
@@ -115,7 +116,7 @@ impl App {
                 }
             };
             // What a plan counts on must be there: an output whose bytes are gone is made again.
-            if record.stored.is_some_and(|digest| !self.blobs.contains(&self.tenant, digest)) {
+            if record.stored.is_some_and(|digest| gone.contains(&digest)) {
                 tracing::warn!(materialization.id = %record.id, "its bytes are missing from the blob store");
                 continue;
             }

@@ -32,7 +32,11 @@ impl App {
     }
 
     /// Writes the bytes of a materialization, and proves that they have its digest.
-    pub fn write_output(&self, record: &MaterializationRecord, to: &mut (dyn Write + Send)) -> Result<(), AppError> {
+    pub async fn write_output(
+        &self,
+        record: &MaterializationRecord,
+        to: &mut (dyn Write + Send),
+    ) -> Result<(), AppError> {
         let cannot_write = |error| AppError::host("write the output", error);
         if let Some(bytes) = &record.inline {
             if Digest::of(bytes) != record.digest {
@@ -44,7 +48,7 @@ impl App {
         let mut digest = DigestWriter::default();
         let mut buffer = vec![0; COPY_BUFFER_BYTES];
         loop {
-            let read = reader.read(&mut buffer)?;
+            let read = reader.read(&mut buffer).await?;
             if read == 0 {
                 break;
             }

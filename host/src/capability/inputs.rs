@@ -3,7 +3,10 @@
 //! What was opened and how much of it was read is recorded: it is the lineage. Versions are chosen before the
 //! attempt; nothing here looks for a newer one.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use wasmtime::component::Resource;
 
@@ -11,7 +14,7 @@ use super::{Denial, Denials, Refusal, context::partition_to_wit, field::fields_t
 use crate::{
     bindings::flowstone::asset::{inputs, types},
     blob::{BlobError, BlobReader, BlobStore, Content, Digest, DigestWriter},
-    limit::{CHUNK_BYTES_MAX, READERS_OPEN_MAX},
+    limit::{BLOB_AHEAD_BYTES_PER_ATTEMPT, BLOB_SLOW, CHUNK_BYTES_MAX, READERS_OPEN_MAX},
     pipeline::{asset::Field, partition::Partition},
 };
 
@@ -67,6 +70,8 @@ pub struct Inputs {
     readers: BTreeMap<u32, OpenReader>,
     next_reader: u32,
     denials: Denials,
+    /// Since when the blob store is asked for something.
+    asked_at: Option<Instant>,
 }
 
 /// An input and one of its versions, by position.
@@ -92,6 +97,7 @@ impl Inputs {
             readers: BTreeMap::new(),
             next_reader: 0,
             denials: Denials::default(),
+            asked_at: None,
         }
     }
 
@@ -104,6 +110,11 @@ impl Inputs {
             bytes_read,
         };
         self.reads.iter().map(read).collect()
+    }
+
+    /// For how long the blob store has not answered, when that is too long to be the guest's concern.
+    pub fn wait_for_store(&self) -> Option<Duration> {
+        self.asked_at.map(|asked_at| asked_at.elapsed()).filter(|waited| *waited >= BLOB_SLOW)
     }
 
     /// The inputs that were asked for without having been declared.
@@ -154,18 +165,25 @@ impl inputs::Host for Inputs {
 }
 
 impl inputs::HostReader for Inputs {
-    fn read(&mut self, reader: Resource<inputs::Reader>, max: u32) -> Result<Vec<u8>, Refusal> {
+    async fn read(&mut self, reader: Resource<inputs::Reader>, max: u32) -> Result<Vec<u8>, Refusal> {
         if max == 0 {
             return Err(Refusal::invalid("a read of no bytes would look like the end"));
         }
         let place = self.reader(&reader)?.place;
+        let stored = self.readers.values().filter(|reader| reader.blob.is_some()).count();
         let reader = self.readers.get_mut(&reader.rep()).ok_or_else(|| Refusal::invalid("the reader is closed"))?;
         let version = &self.grants[place.0].versions[place.1];
         let left = version.size.saturating_sub(reader.offset);
         let length = u64::from(max).min(CHUNK_BYTES_MAX as u64).min(left) as usize;
         let bytes = match &version.content {
             Content::Inline(bytes) => inline_chunk(bytes, reader.offset, length).map(<[u8]>::to_vec),
-            Content::Stored => reader.stored_chunk(version, length),
+            Content::Stored => {
+                // Still set when the guest's time is up before there is an answer.
+                self.asked_at = Some(Instant::now());
+                let chunk = reader.stored_chunk(version, length, BLOB_AHEAD_BYTES_PER_ATTEMPT / stored.max(1)).await;
+                self.asked_at = None;
+                chunk
+            }
         }
         .map_err(|error| Refusal::host_fault(&error))?;
         reader.offset += bytes.len() as u64;
@@ -196,13 +214,19 @@ impl types::Host for Inputs {
 
 impl OpenReader {
     /// The next `length` bytes of a stored version, which has them. At its end the digest must be the recorded one.
-    fn stored_chunk(&mut self, version: &InputVersion, length: usize) -> Result<Vec<u8>, BlobError> {
+    async fn stored_chunk(
+        &mut self,
+        version: &InputVersion,
+        length: usize,
+        ahead_max: usize,
+    ) -> Result<Vec<u8>, BlobError> {
         let corrupt = BlobError::Corrupt { digest: version.digest };
         let Some(blob) = &mut self.blob else { unreachable!("a stored version was opened with its blob") };
+        blob.set_ahead_max(ahead_max);
         let mut bytes = vec![0; length];
         let mut filled = 0;
         while filled < length {
-            match blob.read(&mut bytes[filled..])? {
+            match blob.read(&mut bytes[filled..]).await? {
                 0 => return Err(corrupt),
                 count => filled += count,
             }
@@ -270,10 +294,10 @@ mod tests {
     }
 
     /// `small` is inline, `large` is stored, `absent` is declared and has no version.
-    fn inputs(large: &[u8]) -> (tempfile::TempDir, Inputs) {
+    async fn inputs(large: &[u8]) -> (tempfile::TempDir, Inputs) {
         let folder = tempfile::tempdir().unwrap();
         let blobs = BlobStore::open(folder.path()).unwrap();
-        let stored = blobs.put("t", large).unwrap();
+        let stored = blobs.put("t", large.to_vec()).await.unwrap();
         let small = b"0123456789".to_vec();
         let grants = vec![
             InputGrant {
@@ -294,10 +318,10 @@ mod tests {
         (0..length).map(|n| (n * 31 % 251) as u8).collect()
     }
 
-    fn read_to_end(inputs: &mut Inputs, reader: &Resource<inputs::Reader>, max: u32) -> Vec<u8> {
+    async fn read_to_end(inputs: &mut Inputs, reader: &Resource<inputs::Reader>, max: u32) -> Vec<u8> {
         let mut all = vec![];
         loop {
-            let chunk = inputs.read(again(reader), max).unwrap();
+            let chunk = inputs.read(again(reader), max).await.unwrap();
             if chunk.is_empty() {
                 return all;
             }
@@ -306,20 +330,20 @@ mod tests {
         }
     }
 
-    #[test]
-    fn declared_inputs_are_read_in_chunks_and_recorded() {
+    #[tokio::test]
+    async fn declared_inputs_are_read_in_chunks_and_recorded() {
         let large = bytes_of(CHUNK_BYTES_MAX * 2 + 5);
-        let (_folder, mut inputs) = inputs(&large);
+        let (_folder, mut inputs) = inputs(&large).await;
         let listed = inputs.versions("large".into()).unwrap();
         assert_eq!((listed[0].size, listed[0].digest.as_str()), (large.len() as u64, &*Digest::of(&large).to_string()));
         assert!(inputs.versions("absent".into()).unwrap().is_empty());
 
         let reader = inputs.open("large".into(), 0).unwrap();
-        assert_eq!(read_to_end(&mut inputs, &reader, u32::MAX), large);
+        assert_eq!(read_to_end(&mut inputs, &reader, u32::MAX).await, large);
         let reader = inputs.open("small".into(), 0).unwrap();
-        assert_eq!(read_to_end(&mut inputs, &reader, 3), b"0123456789");
+        assert_eq!(read_to_end(&mut inputs, &reader, 3).await, b"0123456789");
         inputs.seek(again(&reader), 8).unwrap();
-        assert_eq!(inputs.read(again(&reader), 100).unwrap(), b"89");
+        assert_eq!(inputs.read(again(&reader), 100).await.unwrap(), b"89");
 
         let reads = inputs.reads();
         let read = |input: &str, bytes_read: usize| InputRead {
@@ -332,9 +356,9 @@ mod tests {
         assert!(inputs.take_denials().is_empty());
     }
 
-    #[test]
-    fn an_undeclared_input_is_denied_and_the_operator_learns_it() {
-        let (_folder, mut inputs) = inputs(b"");
+    #[tokio::test]
+    async fn an_undeclared_input_is_denied_and_the_operator_learns_it() {
+        let (_folder, mut inputs) = inputs(b"").await;
         assert!(matches!(inputs.versions("secret".into()), Err(Refusal::Guest(types::CapabilityError::Denied))));
         assert!(matches!(inputs.open("secret".into(), 0), Err(Refusal::Guest(types::CapabilityError::Denied))));
         let denials = inputs.take_denials();
@@ -346,21 +370,24 @@ mod tests {
         assert!(inputs.reads().is_empty());
     }
 
-    #[test]
-    fn what_is_not_there_is_not_found_and_nonsense_is_invalid() {
-        let (_folder, mut inputs) = inputs(b"abc");
+    #[tokio::test]
+    async fn what_is_not_there_is_not_found_and_nonsense_is_invalid() {
+        let (_folder, mut inputs) = inputs(b"abc").await;
         assert!(matches!(inputs.open("absent".into(), 0), Err(Refusal::Guest(types::CapabilityError::NotFound))));
         assert!(matches!(inputs.open("small".into(), 1), Err(Refusal::Guest(types::CapabilityError::NotFound))));
         let reader = inputs.open("small".into(), 0).unwrap();
-        assert!(matches!(inputs.read(again(&reader), 0), Err(Refusal::Guest(types::CapabilityError::Invalid(_)))));
+        assert!(matches!(
+            inputs.read(again(&reader), 0).await,
+            Err(Refusal::Guest(types::CapabilityError::Invalid(_)))
+        ));
         assert!(matches!(inputs.seek(again(&reader), 11), Err(Refusal::Guest(types::CapabilityError::Invalid(_)))));
         inputs.seek(again(&reader), 10).unwrap();
-        assert!(inputs.read(again(&reader), 1).unwrap().is_empty());
+        assert!(inputs.read(again(&reader), 1).await.unwrap().is_empty());
     }
 
-    #[test]
-    fn open_readers_are_bounded_and_closing_one_makes_room() {
-        let (_folder, mut inputs) = inputs(b"abc");
+    #[tokio::test]
+    async fn open_readers_are_bounded_and_closing_one_makes_room() {
+        let (_folder, mut inputs) = inputs(b"abc").await;
         let readers: Vec<_> = (0..READERS_OPEN_MAX).map(|_| inputs.open("large".into(), 0).unwrap()).collect();
         let refused = inputs.open("small".into(), 0);
         assert!(matches!(refused, Err(Refusal::Guest(types::CapabilityError::LimitReached(_)))));
@@ -369,26 +396,26 @@ mod tests {
         assert!(readers.iter().enumerate().all(|(n, open)| n == 7 || open.rep() != reader.rep()));
     }
 
-    #[test]
-    fn corrupt_bytes_end_the_attempt_before_the_last_chunk_is_given() {
+    #[tokio::test]
+    async fn corrupt_bytes_end_the_attempt_before_the_last_chunk_is_given() {
         for damage in [|bytes: &mut Vec<u8>| bytes[7] ^= 1, |bytes: &mut Vec<u8>| bytes.truncate(100)] {
             let mut bytes = bytes_of(1_000);
-            let (folder, mut inputs) = inputs(&bytes);
+            let (folder, mut inputs) = inputs(&bytes).await;
             let name = Digest::of(&bytes).to_string();
             damage(&mut bytes);
             std::fs::write(folder.path().join("t").join(&name[..2]).join(&name), &bytes).unwrap();
 
             let reader = inputs.open("large".into(), 0).unwrap();
-            inputs.read(again(&reader), 50).unwrap();
-            let end = inputs.read(again(&reader), 1_000);
+            inputs.read(again(&reader), 50).await.unwrap();
+            let end = inputs.read(again(&reader), 1_000).await;
             let Err(Refusal::Abort(Abort::HostFault(why))) = end else { panic!("{end:?}") };
             assert!(why.contains("corrupt") && why.contains(&name), "{why}");
         }
     }
 
-    #[test]
-    fn a_missing_blob_is_a_host_fault() {
-        let (folder, mut inputs) = inputs(b"abc");
+    #[tokio::test]
+    async fn a_missing_blob_is_a_host_fault() {
+        let (folder, mut inputs) = inputs(b"abc").await;
         std::fs::remove_dir_all(folder.path().join("t")).unwrap();
         assert!(matches!(inputs.open("large".into(), 0), Err(Refusal::Abort(Abort::HostFault(_)))));
     }

@@ -45,9 +45,9 @@ impl Output {
     }
 
     /// Ends the output; `None` when it is too large.
-    pub fn finish(self) -> Result<Option<Finished>, BlobError> {
+    pub async fn finish(self) -> Result<Option<Finished>, BlobError> {
         let Some(writer) = self.writer else { return Ok(None) };
-        let (stored, content) = writer.finish()?;
+        let (stored, content) = writer.finish().await?;
         Ok(Some(Finished { stored, content, media_type: self.media_type, metadata: self.metadata }))
     }
 
@@ -125,29 +125,29 @@ mod tests {
         (folder, Output::new(&blobs, "t", bytes_max, "text/plain".into()))
     }
 
-    #[test]
-    fn what_was_written_becomes_the_output() {
+    #[tokio::test]
+    async fn what_was_written_becomes_the_output() {
         let (_folder, mut output) = output(100);
         output.write(b"hello ".to_vec()).unwrap();
         output.write(b"world".to_vec()).unwrap();
         output.set_media_type("text/csv".into()).unwrap();
         output.set_metadata(vec![types::Field { name: "rows".into(), value: "1".into() }]).unwrap();
-        let finished = output.finish().unwrap().unwrap();
+        let finished = output.finish().await.unwrap().unwrap();
         assert_eq!(finished.stored, Stored { digest: Digest::of(b"hello world"), size: 11 });
         assert_eq!(finished.content, Content::Inline(b"hello world".to_vec()));
         assert_eq!(finished.media_type, "text/csv");
         assert_eq!(finished.metadata, [Field { name: "rows".into(), value: "1".into() }]);
     }
 
-    #[test]
-    fn nothing_written_is_an_empty_output_with_the_declared_media_type() {
+    #[tokio::test]
+    async fn nothing_written_is_an_empty_output_with_the_declared_media_type() {
         let (_folder, output) = output(100);
-        let finished = output.finish().unwrap().unwrap();
+        let finished = output.finish().await.unwrap().unwrap();
         assert_eq!((finished.stored.size, finished.media_type.as_str()), (0, "text/plain"));
     }
 
-    #[test]
-    fn the_limit_is_exact_and_final() {
+    #[tokio::test]
+    async fn the_limit_is_exact_and_final() {
         let (folder, mut output) = output(3_000_000);
         for _ in 0..3 {
             output.write(vec![7; 1_000_000]).unwrap();
@@ -158,7 +158,7 @@ mod tests {
         assert!(output.is_too_large());
         assert_eq!(std::fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0, "the file is gone at once");
         assert!(output.write(vec![]).is_err());
-        assert!(output.finish().unwrap().is_none());
+        assert!(output.finish().await.unwrap().is_none());
     }
 
     #[test]
@@ -177,13 +177,13 @@ mod tests {
         assert!(matches!(failed, Err(Refusal::Abort(crate::capability::Abort::HostFault(_)))), "{failed:?}");
     }
 
-    #[test]
-    fn bad_metadata_and_media_types_are_refused_and_change_nothing() {
+    #[tokio::test]
+    async fn bad_metadata_and_media_types_are_refused_and_change_nothing() {
         let (_folder, mut output) = output(10);
         let twice = vec![types::Field { name: "a".into(), value: String::new() }; 2];
         assert!(matches!(output.set_metadata(twice), Err(Refusal::Guest(types::CapabilityError::Invalid(_)))));
         assert!(output.set_media_type("nonsense".into()).is_err());
-        let finished = output.finish().unwrap().unwrap();
+        let finished = output.finish().await.unwrap().unwrap();
         assert_eq!((finished.media_type.as_str(), finished.metadata.len()), ("text/plain", 0));
     }
 

@@ -57,7 +57,7 @@ impl Session {
         };
         let opened = async {
             let store = Store::connect(options).await?;
-            let blobs = BlobStore::open(&settings.blobs)?;
+            let blobs = BlobStore::open_place(&settings.blobs, &settings.state_dir.join("spool")).await?;
             let engine = open_engine(settings, guests)?;
             let manifest_resources = settings.manifest_resources;
             anyhow::Ok(App { store, blobs, engine, tenant: TENANT.to_owned(), manifest_resources })

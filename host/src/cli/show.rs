@@ -22,12 +22,12 @@ pub(super) async fn run(session: &Session, args: &Show) -> anyhow::Result<Exit> 
     if args.meta {
         print::json(&record_json(&record))?;
     } else if let Some(file) = &args.output {
-        write_file(app, &record, file)?;
+        write_file(app, &record, file).await?;
         session.talk.say(format!("wrote {} to {}", bytes(record.size_bytes.max(0) as u64), file.display()));
     } else {
         let on_terminal = print::is_terminal() && !args.force;
-        let open_line = on_terminal && check_for_terminal(app, &record)?;
-        write_stdout(app, &record)?;
+        let open_line = on_terminal && check_for_terminal(app, &record).await?;
+        write_stdout(app, &record).await?;
         if open_line {
             // The next prompt begins a line; the bytes on stdout stay what they are.
             session.talk.say("");
@@ -36,8 +36,8 @@ pub(super) async fn run(session: &Session, args: &Show) -> anyhow::Result<Exit> 
     Ok(Exit::Succeeded)
 }
 
-fn write_stdout(app: &App, record: &MaterializationRecord) -> anyhow::Result<()> {
-    let written = app.write_output(record, &mut print::bytes()).map_err(anyhow::Error::from);
+async fn write_stdout(app: &App, record: &MaterializationRecord) -> anyhow::Result<()> {
+    let written = app.write_output(record, &mut print::bytes()).await.map_err(anyhow::Error::from);
     written.and_then(|()| print::flushed()).map_err(|error| {
         let gone = |cause: &(dyn std::error::Error + 'static)| {
             cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -48,9 +48,9 @@ fn write_stdout(app: &App, record: &MaterializationRecord) -> anyhow::Result<()>
 
 /// A terminal obeys what it is shown: an output that is not plain text needs to be asked for. Returns whether the
 /// text ends within a line.
-fn check_for_terminal(app: &App, record: &MaterializationRecord) -> anyhow::Result<bool> {
+async fn check_for_terminal(app: &App, record: &MaterializationRecord) -> anyhow::Result<bool> {
     let mut check = TerminalCheck::default();
-    app.write_output(record, &mut check)?;
+    app.write_output(record, &mut check).await?;
     if !check.is_text() {
         bail!(Mistake(format!(
             "the output is {} of {}, not plain text: write it to a file with --output FILE or >, or to this terminal \
@@ -63,7 +63,7 @@ fn check_for_terminal(app: &App, record: &MaterializationRecord) -> anyhow::Resu
 }
 
 /// The file appears whole or not at all.
-fn write_file(app: &App, record: &MaterializationRecord, file: &Path) -> anyhow::Result<()> {
+async fn write_file(app: &App, record: &MaterializationRecord, file: &Path) -> anyhow::Result<()> {
     let cannot = || format!("cannot write {}", file.display());
     if file.is_dir() {
         bail!(Mistake(format!("{} is a directory: name a file", file.display())));
@@ -73,7 +73,7 @@ fn write_file(app: &App, record: &MaterializationRecord, file: &Path) -> anyhow:
         .permissions(fs::Permissions::from_mode(FILE_MODE))
         .tempfile_in(folder)
         .with_context(cannot)?;
-    app.write_output(record, &mut new)?;
+    app.write_output(record, &mut new).await?;
     new.as_file().sync_all().with_context(cannot)?;
     new.persist(file).map_err(|error| error.error).with_context(cannot)?;
     Ok(())

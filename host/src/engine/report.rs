@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     sandbox::State,
     verdict::{Verdict, spoiled},
 };
-use crate::capability::{
-    Abort, Call, Denial, Use, files::StagedFile, inputs::InputRead, key_value::BucketEffects, log::Lines,
-    output::Finished, outside::OutsideRead, sql::Uncommitted,
+use crate::{
+    blob::BlobError,
+    capability::{
+        Abort, Call, Denial, Use, files::StagedFile, inputs::InputRead, key_value::BucketEffects, log::Lines,
+        output::Finished, outside::OutsideRead, sql::Uncommitted,
+    },
 };
 
 /// The end of one attempt.
@@ -20,7 +25,7 @@ pub struct Report {
     pub explanation: String,
     /// The output, when it succeeded.
     pub output: Option<Finished>,
-    /// The changes of directories to publish after the commit, when it succeeded. Their blobs are on disk.
+    /// The changes of directories to publish after the commit, when it succeeded. Their blobs are stored.
     pub staged: Vec<StagedFile>,
     /// What the guest said.
     pub log: Lines,
@@ -84,12 +89,13 @@ impl Report {
     }
 
     /// Of an attempt that is over. Ends its output and its staged files when it succeeded, and drops them otherwise.
-    pub(super) fn of(
+    pub(super) async fn of(
         mut state: State,
         verdict: Verdict,
         explanation: String,
         fuel_used: u64,
         timings: &Timings,
+        cancel: &CancellationToken,
     ) -> Self {
         let instantiate = timings.instantiate.unwrap_or_default();
         let mut denials = state.inputs.take_denials();
@@ -137,7 +143,16 @@ impl Report {
         }
         if report.verdict == Verdict::Succeeded {
             report.uncommitted = left.uncommitted;
-            let finished = state.output.finish().and_then(|output| Ok((output, state.files.finish()?)));
+            let finish = async { Ok::<_, BlobError>((state.output.finish().await?, state.files.finish().await?)) };
+            let finished = tokio::select! {
+                // What is finished when it is cancelled has succeeded.
+                biased;
+                finished = finish => finished,
+                () = cancel.cancelled() => {
+                    report.verdict = Verdict::Cancelled;
+                    return report;
+                }
+            };
             match finished {
                 Ok((mut output, staged)) => {
                     // Metadata is kept in clear, and shown.

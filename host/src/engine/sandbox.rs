@@ -30,7 +30,7 @@ use crate::{
     bindings::{Everything, EverythingPre},
     blob::BlobStore,
     capability::{
-        Calls, Interrupt, Masks, Reach, Ungranted,
+        Abort, Calls, Interrupt, Masks, Reach, Ungranted,
         clock::Clock,
         config::Config,
         context::Context,
@@ -206,6 +206,13 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
         ended = caught(guest_runs) => ended.unwrap_or_else(Ended::Panicked),
     };
     timings.total = started.elapsed();
+    let ended = match (ended, store.data().inputs.wait_for_store()) {
+        (Ended::Late, Some(waited)) => {
+            let why = format!("the blob store had not answered for {} s at the attempt's deadline", waited.as_secs());
+            Ended::Errored(Abort::HostFault(why).into())
+        }
+        (ended, _) => ended,
+    };
 
     let is_started = timings.instantiate.is_some();
     let fuel_left = store.get_fuel().unwrap_or(0);
@@ -220,7 +227,7 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
         masks: &state.masks,
     };
     let (verdict, explanation) = judge(ended, &circumstances);
-    let report = Report::of(state, verdict, explanation, fuel_used, &timings);
+    let report = Report::of(state, verdict, explanation, fuel_used, &timings, &cancel).await;
     Report { calls: calls.map(|calls| calls.take()).unwrap_or_default(), ..report }
 }
 

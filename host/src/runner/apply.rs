@@ -66,7 +66,7 @@ pub(super) async fn settle(shared: &Shared, prepared: Prepared) -> Settled {
         None => Ok(None),
     };
     match intent {
-        Ok(Some((recipe, intent))) if recipe == prepared.job.recipe => complete(shared, prepared.job, intent),
+        Ok(Some((recipe, intent))) if recipe == prepared.job.recipe => complete(shared, prepared.job, intent).await,
         Ok(_) => Settled::Wanted(Box::new(prepared), Some(Fence { asset, partition, expected })),
         Err(error) => stopped(shared, prepared.job, error.into()),
     }
@@ -93,9 +93,16 @@ fn stopped(shared: &Shared, job: KnownJob, obstacle: Obstacle) -> Settled {
 }
 
 /// Ends a job with what an earlier attempt made, whose effects are there.
-fn complete(shared: &Shared, job: KnownJob, intent: Intent) -> Settled {
+async fn complete(shared: &Shared, job: KnownJob, intent: Intent) -> Settled {
     let Intent { materialization, mut attempt } = intent;
-    let stored = materialization.inline.is_some() || shared.blobs.contains(&job.claim.tenant, materialization.digest);
+    let stored = match materialization.inline {
+        Some(_) => Ok(true),
+        None => shared.blobs.contains(&job.claim.tenant, materialization.digest).await,
+    };
+    let stored = match stored {
+        Ok(stored) => stored,
+        Err(error) => return stopped(shared, job, Obstacle::Host(chain(&error))),
+    };
     if !stored {
         let cause = "an earlier attempt was applied to its database, and what it made is gone from the blob store: \
                      remove its row in sql_intent to apply it again";

@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -18,7 +19,7 @@ use super::{
     retry::host_fault_wait_ms,
 };
 use crate::{
-    blob::{BlobError, BlobStore, Content, Digest},
+    blob::{BlobError, Content, Digest},
     capability::{
         Reach,
         context::Context,
@@ -237,7 +238,7 @@ async fn prepare_part(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) {
         Ok(wanted) => wanted,
         Err(jobs) => return jobs.into_iter().for_each(|job| shared.finish(job.finished(Ending::Released))),
     };
-    for job in wanted {
+    for job in end_without_inputs(shared, wanted).await {
         let (claim, run, name) = (job.claim.clone(), job.run, job.name());
         match equip(shared, job).await {
             Ok(prepared) => {
@@ -427,10 +428,22 @@ async fn end_with_earlier_results(shared: &Shared, jobs: Vec<KnownJob>) -> Resul
             }
         }
     }
+    let earlier = |job: &KnownJob| {
+        let result = may_reuse(job).then(|| found.get(&(job.asset.id, job.recipe))).flatten();
+        result.filter(|result| is_fresh(job, result))
+    };
+    let stored = |job| earlier(job).filter(|result| !result.inline).map(|result| (&job.claim.tenant, result.digest));
+    let gone = match find_gone(shared, jobs.iter().filter_map(stored).collect()).await {
+        Ok(gone) => gone,
+        Err(error) => {
+            put_off(shared, jobs, &error);
+            return Ok(Vec::new());
+        }
+    };
     let mut wanted = Vec::new();
     for job in jobs {
-        let earlier = may_reuse(&job).then(|| found.get(&(job.asset.id, job.recipe))).flatten();
-        match earlier.filter(|result| is_good(shared, &job, result)) {
+        let is_there = |digest| !gone.contains(&(job.claim.tenant.clone(), digest));
+        match earlier(&job).filter(|result| result.inline || is_there(result.digest)) {
             Some(result) => {
                 let ending = reused(&job, result);
                 shared.finish(job.finished(ending));
@@ -445,11 +458,33 @@ fn may_reuse(job: &KnownJob) -> bool {
     !job.forced && (job.asset.bound.pure || job.asset.bound.fresh_for_ms.is_some())
 }
 
-/// Whether an earlier result may stand for a new one: still fresh where it has to be, and its bytes still there.
-fn is_good(shared: &Shared, job: &KnownJob, result: &CachedResult) -> bool {
-    let fresh = job.asset.bound.pure
-        || job.asset.bound.fresh_for_ms.is_some_and(|fresh_for_ms| result.age_ms.unsigned_abs() < fresh_for_ms);
-    fresh && (result.inline || shared.blobs.contains(&job.claim.tenant, result.digest))
+/// Whether an earlier result is still fresh where it has to be.
+fn is_fresh(job: &KnownJob, result: &CachedResult) -> bool {
+    job.asset.bound.pure
+        || job.asset.bound.fresh_for_ms.is_some_and(|fresh_for_ms| result.age_ms.unsigned_abs() < fresh_for_ms)
+}
+
+/// Of these blobs of tenants, those that the blob store does not have. Asked for a batch of jobs at once: an object
+/// store takes its time for each answer.
+async fn find_gone(shared: &Shared, wanted: Vec<(&String, Digest)>) -> Result<HashSet<(String, Digest)>, BlobError> {
+    let mut by_tenant: HashMap<&String, Vec<Digest>> = HashMap::new();
+    for (tenant, digest) in wanted {
+        by_tenant.entry(tenant).or_default().push(digest);
+    }
+    let mut gone = HashSet::new();
+    for (tenant, digests) in by_tenant {
+        let missing = shared.blobs.find_missing(tenant, digests).await?;
+        gone.extend(missing.into_iter().map(|digest| (tenant.clone(), digest)));
+    }
+    Ok(gone)
+}
+
+/// Of these jobs nothing can be said while the blob store does not answer.
+fn put_off(shared: &Shared, jobs: Vec<KnownJob>, error: &BlobError) {
+    for job in jobs {
+        let (run, name) = (job.run, job.name());
+        shared.finish(stopped_by(shared, job.claim, run, name, Obstacle::Host(chain(error))));
+    }
 }
 
 fn reused(job: &KnownJob, result: &CachedResult) -> Ending {
@@ -515,7 +550,6 @@ async fn keep_first_of_each_recipe(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<
 /// Loads the code and the inputs.
 async fn equip(shared: &Arc<Shared>, job: KnownJob) -> Result<Prepared, Obstacle> {
     let component = load_component(shared, &job).await?;
-    check_stored_inputs(shared, &job)?;
     let inputs = grant_inputs(shared, &job).await?;
     let bound = &job.asset.bound;
     let partition = job.partition_key.partition();
@@ -555,24 +589,41 @@ fn seed(job: &KnownJob) -> Result<[u8; 32], Obstacle> {
     Ok(seed)
 }
 
-/// Inputs whose bytes are gone: no wait brings them back, and making them again does.
-fn check_stored_inputs(shared: &Shared, job: &KnownJob) -> Result<(), Obstacle> {
-    let stored = job.inputs.iter().filter(|input| !input.inline);
-    let mut gone = stored.filter(|input| !shared.blobs.contains(&job.claim.tenant, input.digest));
-    match gone.next() {
-        Some(input) => Err(Obstacle::Final(format!(
+/// Ends the jobs with inputs whose bytes are gone, which no wait brings back, and making them again does; returns the
+/// others.
+async fn end_without_inputs(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<KnownJob> {
+    let stored = jobs
+        .iter()
+        .flat_map(|job| job.inputs.iter().filter(|input| !input.inline).map(|input| (&job.claim.tenant, input.digest)));
+    let gone = match find_gone(shared, stored.collect()).await {
+        Ok(gone) => gone,
+        Err(error) => {
+            put_off(shared, jobs, &error);
+            return Vec::new();
+        }
+    };
+    let mut whole = Vec::new();
+    for job in jobs {
+        let is_gone = |digest| gone.contains(&(job.claim.tenant.clone(), digest));
+        let Some(input) = job.inputs.iter().find(|input| !input.inline && is_gone(input.digest)) else {
+            whole.push(job);
+            continue;
+        };
+        let cause = format!(
             "the bytes of its input {} are missing from the blob store; the next run makes them again",
             job_name(&input.asset, &input.partition_key)
-        ))),
-        None => Ok(()),
+        );
+        let (claim, run, name) = (job.claim.clone(), job.run, job.name());
+        shared.finish(stopped_by(shared, claim, run, name, Obstacle::Final(cause)));
     }
+    whole
 }
 
 async fn load_component(shared: &Arc<Shared>, job: &KnownJob) -> Result<Arc<Component>, Obstacle> {
     let (blobs, tenant, digest) = (shared.blobs.clone(), job.claim.tenant.clone(), job.asset.bound.component);
     let bytes = {
         let tenant = tenant.clone();
-        async move || blobs.read_all(&tenant, digest)
+        async move || blobs.read_all(&tenant, digest).await
     };
     shared.engine.load(&tenant, digest, bytes).await.map_err(|error| match error {
         LoadError::Refused { .. } => Obstacle::Final(chain(&error)),
@@ -623,23 +674,24 @@ async fn load_inline_contents(shared: &Arc<Shared>, job: &KnownJob) -> Result<Ha
         let digests: Vec<Digest> = inline.into_keys().collect();
         return Ok(shared.store.list_inline_blobs(tenant, &digests).await?.into_iter().collect());
     }
-    let missing: Vec<Digest> = inline.into_keys().filter(|digest| !shared.blobs.contains(tenant, *digest)).collect();
+    let host = |error: BlobError| Obstacle::Host(chain(&error));
+    let missing: Vec<Digest> =
+        shared.blobs.find_missing(tenant, inline.into_keys()).await.map_err(host)?.into_iter().collect();
     for digests in missing.chunks(INLINE_CHUNK) {
-        let blobs = shared.store.list_inline_blobs(tenant, digests).await?;
-        let (store, tenant) = (shared.blobs.clone(), tenant.clone());
-        let put = tokio::task::spawn_blocking(move || put_all(&store, &tenant, &blobs)).await;
-        put.map_err(|_| Obstacle::Host("writing inputs to the blob store failed".to_owned()))?
-            .map_err(|error| Obstacle::Host(chain(&error)))?;
+        let mut putting = JoinSet::new();
+        for (_, bytes) in shared.store.list_inline_blobs(tenant, digests).await? {
+            let (store, tenant) = (shared.blobs.clone(), tenant.clone());
+            putting.spawn(async move { store.put(&tenant, bytes).await });
+        }
+        while let Some(put) = putting.join_next().await {
+            put.unwrap_or(Err(BlobError::Stopped)).map_err(host)?;
+        }
     }
     Ok(HashMap::new())
 }
 
 /// Blobs that move from the database to the blob store at a time: at most some megabytes.
 const INLINE_CHUNK: usize = 256;
-
-fn put_all(store: &BlobStore, tenant: &str, blobs: &[(Digest, Vec<u8>)]) -> Result<(), BlobError> {
-    blobs.iter().try_for_each(|(_, bytes)| store.put(tenant, bytes).map(drop))
-}
 
 fn fields(metadata: &serde_json::Value) -> Vec<Field> {
     serde_json::from_value(metadata.clone()).unwrap_or_default()

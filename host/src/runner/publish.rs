@@ -9,6 +9,7 @@ use std::{collections::HashSet, ffi::OsStr, io, path::Path, sync::Arc};
 
 use cap_fs_ext::DirExt as _;
 use cap_std::{ambient_authority, fs::Dir};
+use tokio::runtime::Handle;
 
 use super::{Event, Shared};
 use crate::{
@@ -185,7 +186,8 @@ fn copy(blobs: &BlobStore, file: &StagedFileRecord, to: &mut cap_std::fs::File) 
     let mut copied = DigestWriter::default();
     let mut buffer = vec![0; COPY_BUFFER_BYTES];
     loop {
-        let read = from.read(&mut buffer).map_err(io::Error::other)?;
+        // On a thread that may block.
+        let read = Handle::current().block_on(from.read(&mut buffer)).map_err(io::Error::other)?;
         if read == 0 {
             break;
         }

@@ -139,9 +139,10 @@ impl Sources {
             return Some("an earlier write has not ended yet".to_owned());
         };
         let blobs = self.blobs.clone();
-        let write = tokio::task::spawn_blocking(move || {
+        // A task of its own: a disk that hangs goes on hanging after the answer, and keeps the turn.
+        let write = tokio::spawn(async move {
             let _turn = turn;
-            blobs.check_writable()
+            blobs.check_writable().await
         });
         match timeout(READINESS_BLOB_WAIT, write).await {
             Ok(Ok(Ok(()))) => None,

@@ -52,7 +52,7 @@ pub struct Ended {
 
 impl Ground {
     /// With an engine that runs one attempt at a time.
-    pub fn new() -> Self {
+    pub async fn new() -> Self {
         let host = Host::new();
         let station = host.folder.path().join("station");
         fs::create_dir_all(station.join("below")).unwrap();
@@ -70,7 +70,7 @@ impl Ground {
             fs::write(station.join(format!("below/{n}.csv")), "1,2").unwrap();
         }
         let bytes: Vec<u8> = (0..3_u32 << 20).map(|n| (n % 251) as u8).collect();
-        host.blobs.put("default", &bytes).unwrap();
+        host.blobs.put("default", bytes.clone()).await.unwrap();
         let version = InputVersion {
             asset: "raw".into(),
             partition: vec![],

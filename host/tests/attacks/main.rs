@@ -62,14 +62,14 @@ fn every_attack_ends_as_it_must_and_leaves_nothing() {
         .unwrap();
     // What the first of everything costs is nobody's leak.
     runtime.block_on(async {
-        let ground = Ground::new();
+        let ground = Ground::new().await;
         let honest = Attack::refused("honest", "", "", || vec![attack::honest()]).ends("succeeded");
         carry_out(&ground, &honest).await;
     });
     let before = Footprint::now();
     let mut failures = Vec::new();
     runtime.block_on(async {
-        let ground = Ground::new();
+        let ground = Ground::new().await;
         for attack in &attacks {
             failures.extend(carry_out(&ground, attack).await);
         }

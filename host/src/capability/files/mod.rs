@@ -101,10 +101,10 @@ impl Files {
         mounted::lock(&self.uses).take()
     }
 
-    /// Ends the staged files on disk.
-    pub fn finish(self) -> Result<Vec<StagedFile>, BlobError> {
+    /// Ends the staged files in the blob store.
+    pub async fn finish(self) -> Result<Vec<StagedFile>, BlobError> {
         let resources: Vec<String> = self.open.into_iter().map(|granted| granted.grant.resource).collect();
-        self.staging.finish(&resources)
+        self.staging.finish(&resources).await
     }
 
     fn granted(&mut self, directory: &Resource<files::Directory>) -> Result<&mut Granted, Refusal> {

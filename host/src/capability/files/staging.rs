@@ -26,7 +26,7 @@ pub struct StagedFile {
 /// What becomes of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The file is replaced by this blob, which is on disk.
+    /// The file is replaced by this blob, which is stored.
     Write(Stored),
     /// The file is removed.
     Remove,
@@ -139,16 +139,17 @@ impl Staging {
         }
     }
 
-    /// Ends every staged file on disk. `resources` are the directories' names, by position.
-    pub fn finish(self, resources: &[String]) -> Result<Vec<StagedFile>, BlobError> {
-        let finish = |((directory, path), pending): (Place, Pending)| {
+    /// Ends every staged file in the blob store. `resources` are the directories' names, by position.
+    pub async fn finish(self, resources: &[String]) -> Result<Vec<StagedFile>, BlobError> {
+        let mut staged = Vec::with_capacity(self.changes.len());
+        for ((directory, path), pending) in self.changes {
             let change = match pending {
-                Pending::Write(writer) => Change::Write(writer.finish_on_disk()?),
+                Pending::Write(writer) => Change::Write(writer.finish_stored().await?),
                 Pending::Remove => Change::Remove,
             };
-            Ok(StagedFile { resource: resources[directory].clone(), path, change })
-        };
-        self.changes.into_iter().map(finish).collect()
+            staged.push(StagedFile { resource: resources[directory].clone(), path, change });
+        }
+        Ok(staged)
     }
 
     fn make_room(&self, place: &Place, quota: Quota) -> Result<(), Refusal> {

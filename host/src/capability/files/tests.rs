@@ -191,8 +191,8 @@ fn a_read_grant_does_not_write() {
     assert!(denials[0].remedy.contains(r#"access = "read-write", paths = ["a.csv"]"#), "{}", denials[0].remedy);
 }
 
-#[test]
-fn writes_are_staged_and_change_nothing_yet() {
+#[tokio::test]
+async fn writes_are_staged_and_change_nothing_yet() {
     let mut setting = Setting::new(Access::ReadWrite, &["**"], 100);
     setting.append("new/d.csv", b"de").unwrap();
     setting.append("new/d.csv", b"lta").unwrap();
@@ -201,12 +201,12 @@ fn writes_are_staged_and_change_nothing_yet() {
     assert_eq!(fs::read_to_string(setting.data().join("a.csv")).unwrap(), "alpha");
     assert!(!setting.data().join("new").exists() && setting.data().join("b.csv").exists());
 
-    let staged = setting.files.finish().unwrap();
+    let staged = setting.files.finish().await.unwrap();
     let summary: Vec<_> =
         staged.iter().map(|file| (file.path.as_str(), matches!(file.change, Change::Remove))).collect();
     assert_eq!(summary, [("a.csv", false), ("b.csv", true), ("new/d.csv", false)]);
     let Change::Write(stored) = staged[2].change else { panic!() };
-    assert_eq!(setting.blobs.read_all("t", stored.digest).unwrap(), b"delta");
+    assert_eq!(setting.blobs.read_all("t", stored.digest).await.unwrap(), b"delta");
     assert_eq!((staged[2].resource.as_str(), stored.digest), ("station", Digest::of(b"delta")));
 }
 
@@ -285,19 +285,19 @@ fn the_quota_of_files_is_exact_and_counts_what_would_change() {
     assert!(matches!(guest(setting.append("x", b"1")), CapabilityError::LimitReached(_)));
 }
 
-#[test]
-fn a_name_that_is_another_files_elsewhere_is_read_and_never_written_through() {
+#[tokio::test]
+async fn a_name_that_is_another_files_elsewhere_is_read_and_never_written_through() {
     let mut setting = Setting::new(Access::ReadWrite, &["**"], 100);
     fs::hard_link(setting.folder.path().join("outside.csv"), setting.data().join("hard.csv")).unwrap();
     // It is a file of the directory as much as of any other: whoever made the link shared it.
     assert_eq!(setting.read("hard.csv").unwrap(), b"secret");
     setting.append("hard.csv", b"mine").unwrap();
-    setting.files.finish().unwrap();
+    setting.files.finish().await.unwrap();
     assert_eq!(fs::read_to_string(setting.folder.path().join("outside.csv")).unwrap(), "secret");
 }
 
-#[test]
-fn removals_know_what_is_staged() {
+#[tokio::test]
+async fn removals_know_what_is_staged() {
     let mut setting = Setting::new(Access::ReadWrite, &["**"], 100);
     assert!(matches!(guest(setting.remove("absent.csv")), CapabilityError::NotFound));
     setting.append("new.csv", b"x").unwrap();
@@ -308,7 +308,7 @@ fn removals_know_what_is_staged() {
     setting.append("a.csv", b"again").unwrap();
     setting.append("b.csv", b"x").unwrap();
     setting.remove("b.csv").unwrap();
-    let staged = setting.files.finish().unwrap();
+    let staged = setting.files.finish().await.unwrap();
     let summary: Vec<_> =
         staged.iter().map(|file| (file.path.as_str(), matches!(file.change, Change::Remove))).collect();
     assert_eq!(summary, [("a.csv", false), ("b.csv", true)]);
