@@ -21,7 +21,7 @@ use crate::{
     blob::{BlobError, BlobStore},
     engine::Engine,
     limit::FIRE_ERROR_BYTES_MAX,
-    pipeline::diagnostic::Diagnostic,
+    pipeline::diagnostic::{Diagnostic, chain},
     store::{Store, StoreError},
 };
 
@@ -79,14 +79,8 @@ impl AppError {
 
 /// An error with its causes, as a row keeps it.
 fn bounded_chain(error: &AppError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
     // The database keeps no NUL.
-    let mut text = text.replace('\0', " ");
+    let mut text = chain(error).replace('\0', " ");
     text.truncate(text.floor_char_boundary(FIRE_ERROR_BYTES_MAX));
     text
 }

@@ -14,6 +14,7 @@ use crate::{
     capability::files::{FingerprintCache, fingerprint},
     id::RunId,
     pipeline::{
+        diagnostic::chain,
         keyspace::KeySpace,
         partition::PartitionKey,
         plan::{Force, Known, Latest, Plan, Request, key_spaces, plan},
@@ -189,11 +190,5 @@ fn fingerprints_of(
 }
 
 pub(super) fn usage(error: impl std::error::Error) -> AppError {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        message = format!("{message}: {cause}");
-        source = cause.source();
-    }
-    AppError::Usage(message)
+    AppError::Usage(chain(&error))
 }

@@ -1,9 +1,10 @@
-//! `flowstone work`: a worker, until it is asked to stop. `flowstone up` fires schedules as well. And how every command that works starts and stops its own.
+//! `flowstone work`: a worker, until it is asked to stop; `flowstone up` fires schedules as well. Every command that works
+//! starts and stops its worker as they do.
 
-use std::future::Future;
+use std::future::{Future, pending};
 
 use anyhow::{Context as _, bail};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Exit, arguments::Work, monitor::Monitor, session::Session, signals::Signals};
 use crate::{
@@ -15,43 +16,45 @@ use crate::{
 
 /// Takes jobs of any run.
 pub(super) async fn run(session: &Session, args: &Work) -> anyhow::Result<Exit> {
-    let mut signals = Signals::listen().context("cannot listen to signals")?;
-    let monitor = Monitor::prepare(&session.talk, &args.worker).await?;
-    let runner = start(session, &args.worker).await?;
-    let monitoring = monitor.begin(session, &runner);
-    let (worker, slots) = (runner.worker(), args.worker.concurrency());
-    session.talk.say(format!("worker {worker} takes jobs, {slots} at a time; interrupt to stop"));
-    signals.next().await;
-    stop(session, runner, &args.worker, &mut signals).await;
-    monitoring.end().await;
-    Ok(Exit::Succeeded)
+    until_stopped(session, args, false).await
 }
 
 /// Takes jobs of any run, and fires schedules.
 pub(super) async fn up(session: &Session, args: &Work) -> anyhow::Result<Exit> {
+    until_stopped(session, args, true).await
+}
+
+async fn until_stopped(session: &Session, args: &Work, schedules: bool) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen to signals")?;
     let monitor = Monitor::prepare(&session.talk, &args.worker).await?;
     let runner = start(session, &args.worker).await?;
     let monitoring = monitor.begin(session, &runner);
     let (worker, slots) = (runner.worker(), args.worker.concurrency());
     let stopping = CancellationToken::new();
-    let fires = fire_due_schedules(session.app.clone(), worker, runner.waker(), stopping.clone());
-    let mut fires = tokio::spawn(fires);
-    let words = format!("worker {worker} takes jobs, {slots} at a time, and fires schedules; interrupt to stop");
-    session.talk.say(words);
+    let mut fires = schedules.then(|| {
+        let fires = fire_due_schedules(session.app.clone(), worker, runner.waker(), stopping.clone());
+        AbortOnDropHandle::new(tokio::spawn(fires))
+    });
+    let also = if schedules { ", and fires schedules" } else { "" };
+    session.talk.say(format!("worker {worker} takes jobs, {slots} at a time{also}; interrupt to stop"));
+    let firing = async {
+        match &mut fires {
+            Some(fires) => fires.await,
+            None => pending().await,
+        }
+    };
     let ended = tokio::select! {
         () = signals.next() => None,
-        ended = &mut fires => Some(ended),
+        ended = firing => Some(ended),
     };
     stopping.cancel();
     stop(session, runner, &args.worker, &mut signals).await;
     monitoring.end().await;
     match ended {
-        None => fires.abort(),
+        None => Ok(Exit::Succeeded),
         Some(Err(panic)) => bail!("firing schedules ended: {panic}"),
         Some(Ok(())) => bail!("firing schedules ended"),
     }
-    Ok(Exit::Succeeded)
 }
 
 /// Starts this process' worker.

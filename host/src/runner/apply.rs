@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::{
     Shared,
-    prepare::{KnownAsset, KnownJob, Obstacle, Prepared, chain, stopped_by},
+    prepare::{KnownAsset, KnownJob, Obstacle, Prepared, stopped_by},
     resources::open_written_pool,
     retry::{Fault, host_fault_wait_ms, next_wait_ms},
 };
@@ -25,7 +25,7 @@ use crate::{
     capability::sql::{ApplyError, ConnectError, Failure, Record, ServerError, Uncommitted, WireError, find_applied},
     id::AttemptId,
     limit::{SQL_COMMIT_TIMEOUT, SQL_CONNECT_TIMEOUT},
-    pipeline::partition::PartitionKey,
+    pipeline::{diagnostic::chain, partition::PartitionKey},
     store::{
         commit::{Counts, Ending, FinishedJob},
         intents::Intent,

@@ -8,6 +8,7 @@ use super::{Event, Finished, Shared, meters::LeaseLoss, retry::host_fault_wait_m
 use crate::{
     id::JobId,
     limit::{COMMIT_BYTES_MAX, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_MAX},
+    pipeline::diagnostic::chain,
     store::{
         StoreError,
         commit::{Committed, Counts, DeferredJob, Ending, FinishedJob, RecordedAttempt},
@@ -102,7 +103,7 @@ fn split(mut batch: Vec<FinishedJob>) -> Result<(Vec<FinishedJob>, Vec<FinishedJ
 /// A job whose record the database refuses for good fails, with the refusal as its cause, so that it does not run for
 /// ever; when even that is refused, it goes back to the queue.
 fn without_record(job: FinishedJob, error: &StoreError) -> FinishedJob {
-    let cause = format!("its record was refused: {}", super::prepare::chain(error));
+    let cause = format!("its record was refused: {}", chain(error));
     tracing::error!(job.id = %job.claim.job, cause, "a job cannot be recorded");
     let ending = match job.ending {
         Ending::Failed(_) if job.attempt.is_none() => {

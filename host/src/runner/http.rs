@@ -2,15 +2,12 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::{
-    Shared,
-    prepare::{KnownJob, chain},
-};
+use super::{Shared, prepare::KnownJob};
 use crate::{
     blob::DigestWriter,
     capability::http::{GrantedOrigin, HttpReach, Permits, Reserving},
     id::AssetId,
-    pipeline::http::Rate,
+    pipeline::{diagnostic::chain, http::Rate},
     store::Store,
 };
 

@@ -7,15 +7,13 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::{
-    Shared,
-    prepare::{KnownJob, chain},
-};
+use super::{Shared, prepare::KnownJob};
 use crate::{
     capability::key_value::{
         BucketEffects as Effects, BucketReader, GrantedBucket, KeyBound, Reading, StoredKeys, StoredValue,
     },
     pipeline::{
+        diagnostic::chain,
         key_value::{BucketGrant, BucketResource},
         resource::Resource,
     },

@@ -34,6 +34,7 @@ use crate::{
     },
     pipeline::{
         asset::{Capability, Field},
+        diagnostic::chain,
         keyspace::logical_time_ms,
         partition::PartitionKey,
         recipe::{self, RecipeParts, SourceFingerprint, canonical_json, input_digest, sources_digest, version_digest},
@@ -734,16 +735,4 @@ impl AssetCache {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, AssetVersionId), Arc<KnownAsset>>> {
         self.0.lock().expect("nothing that holds this lock can panic")
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -13,6 +13,7 @@ use super::kept::Kept;
 use crate::{
     blob::BlobStore,
     limit::{LOOP_TURN_MAX, READINESS_BLOB_WAIT, READINESS_KEPT, SESSION_FENCE, WATCH_DATABASE_WAIT},
+    pipeline::diagnostic::chain,
     runner::Watched,
     store::Store,
 };
@@ -176,18 +177,6 @@ fn late(age: Duration) -> Option<String> {
             SESSION_FENCE.as_secs()
         )
     })
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

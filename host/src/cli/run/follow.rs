@@ -73,7 +73,7 @@ impl<'a> Follow<'a> {
         let mut poll = pin!(sleep_until(Instant::now()));
         loop {
             tokio::select! {
-                () = signals.next() => return Ok(Over::Interrupted),
+                () = signals.next() => return Ok(self.stopped()),
                 () = &mut poll => {
                     if let Some(record) = self.look().await? {
                         return Ok(Over::Finished(record));
@@ -89,6 +89,11 @@ impl<'a> Follow<'a> {
                 _ = tick.tick() => self.reporter.tick(&self.board),
             }
         }
+    }
+
+    /// A run goes on without those that only watch it.
+    fn stopped(&self) -> Over {
+        if self.events.is_some() { Over::Interrupted } else { Over::Left }
     }
 
     /// Takes the next event of this run, whenever it comes. Safe to drop and call again.

@@ -79,10 +79,7 @@ pub(super) async fn watch(session: &Session, args: &Watch) -> anyhow::Result<Exi
     let reporter =
         begin(session, args.json, Begun { run, pipeline, version: record.version, up_to_date: None }, &board);
     let mut follow = Follow::new(app, run, board, reporter, None);
-    let over = match follow.until_over(&mut signals).await? {
-        Over::Interrupted => Over::Left,
-        over @ (Over::Finished(_) | Over::Left) => over,
-    };
+    let over = follow.until_over(&mut signals).await?;
     conclude(args.json, pipeline, follow, over)
 }
 
