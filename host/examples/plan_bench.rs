@@ -143,6 +143,7 @@ fn asset(name: String, inputs: Vec<String>) -> BoundAsset {
         parameters: vec![],
     };
     BoundAsset {
+        route: Default::default(),
         definition,
         component: Digest::of(b"component"),
         grants: vec![],

@@ -20,6 +20,8 @@
 //! | `FLOWSTONE_MANIFEST_RESOURCES` | `--manifest-resources` | `allow` or `refuse` that a manifest declares resources | `allow` with the embedded database, `refuse` with a server |
 //! | `FLOWSTONE_SEAL_KEY` | none: it is a secret | the key of sealed secrets, 64 hexadecimal digits | the file `seal.key` in the state directory |
 //! | `FLOWSTONE_SECRET_*` | none: they are secrets | what resources of the kind `secret` may name | the resource cannot be used |
+//! | `FLOWSTONE_QUEUES` | `--queue` | the queues to take jobs from, with commas between them | all |
+//! | `FLOWSTONE_TAGS` | `--tag` | what this worker has that assets may ask for (`worker_tags`), with commas between them | nothing |
 //! | `FLOWSTONE_GRACE` | `--grace` | how long guests may go on after a request to stop | `10s` |
 //! | `FLOWSTONE_METRICS` | `--metrics` | where metrics and health are served: a loopback address and a port | they are not |
 //! | `FLOWSTONE_OTLP` | `--otlp` | the URL of an OpenTelemetry collector, to which traces go | no traces |
@@ -47,6 +49,7 @@ use crate::{
     capability::sql::DatabaseUrls,
     limit::{CONCURRENCY_MAX, STOP_GRACE, STOP_GRACE_MAX},
     pipeline::{
+        definition::name_mistake,
         quantity::{duration_text, parse_duration_ms},
         sql::URL_VARIABLE_PREFIX,
     },
@@ -85,6 +88,12 @@ pub struct WorkerFlags {
     /// Guests that run at a time [default: one for each processor].
     #[arg(long, short = 'j', env = "FLOWSTONE_CONCURRENCY", value_name = "N")]
     pub concurrency: Option<NonZeroUsize>,
+    /// Take jobs only from these queues [default: from all].
+    #[arg(long = "queue", env = "FLOWSTONE_QUEUES", value_name = "QUEUE", value_delimiter = ',', value_parser = queue)]
+    pub queues: Vec<String>,
+    /// Take also jobs that ask for workers with these tags.
+    #[arg(long = "tag", env = "FLOWSTONE_TAGS", value_name = "TAG", value_delimiter = ',', value_parser = tag)]
+    pub tags: Vec<String>,
     /// How long guests may go on after a request to stop, such as 500ms or 2m [default: 10s].
     #[arg(long, env = "FLOWSTONE_GRACE", value_name = "DURATION", value_parser = grace)]
     pub grace: Option<Duration>,
@@ -156,6 +165,18 @@ impl WorkerFlags {
     pub fn grace(&self) -> Duration {
         self.grace.unwrap_or(STOP_GRACE)
     }
+}
+
+fn queue(text: &str) -> Result<String, String> {
+    named("a queue", text)
+}
+
+fn tag(text: &str) -> Result<String, String> {
+    named("a tag", text)
+}
+
+fn named(what: &str, text: &str) -> Result<String, String> {
+    name_mistake(what, text).map_or_else(|| Ok(text.to_owned()), Err)
 }
 
 fn grace(text: &str) -> Result<Duration, String> {
@@ -474,7 +495,7 @@ fn absolute(path: &Path) -> Result<PathBuf, SettingError> {
 }
 
 /// Those of flags, in the order of the flags.
-const VARIABLES: [&str; 10] = [
+const VARIABLES: [&str; 12] = [
     "FLOWSTONE_STATE",
     "FLOWSTONE_BLOBS",
     "FLOWSTONE_BLOBS_PLAIN_HTTP",
@@ -482,6 +503,8 @@ const VARIABLES: [&str; 10] = [
     "FLOWSTONE_LOG",
     "FLOWSTONE_LOG_FORMAT",
     "FLOWSTONE_CONCURRENCY",
+    "FLOWSTONE_QUEUES",
+    "FLOWSTONE_TAGS",
     "FLOWSTONE_GRACE",
     "FLOWSTONE_METRICS",
     "FLOWSTONE_OTLP",

@@ -190,6 +190,12 @@ pub const FIRE_TIMES_LISTED_DEFAULT: u16 = 5;
 pub const HOST_FAULT_WAIT_BASE: Duration = Duration::from_millis(200);
 /// ...and a disk that stays full is looked at this often.
 pub const HOST_FAULT_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The queue of an asset whose manifest names none.
+pub const QUEUE_DEFAULT: &str = "default";
+/// The highest priority, and below zero the lowest: each is a lane of its own, and nobody keeps more apart.
+pub const PRIORITY_MAX: i16 = 9;
+/// Tags that an asset can ask of its workers: each set is a lane of its own.
+pub const WORKER_TAGS_MAX: usize = 8;
 /// Jobs that one process claims ahead of its guests' threads: what 50 ms of the shortest jobs use up.
 pub const CLAIM_AHEAD_MAX: usize = 512;
 /// The work that is claimed ahead, as time: a claim and its look-ups take a few milliseconds.
@@ -202,7 +208,10 @@ pub const INLINE_INPUT_BYTES_MAX: u64 = 8 * MIB;
 pub const CLAIM_WAIT_MIN: Duration = Duration::from_millis(5);
 /// ...and this long at most: the floor under the latency of work that another process submits.
 pub const CLAIM_WAIT_MAX: Duration = Duration::from_millis(250);
-/// How often the ready table is scanned from its start, for rows that came to it late.
+/// How often a process that has lanes to claim from looks for others: what a job of a new lane waits beside a million of
+/// another, and one look takes as long as claiming a job.
+pub const LANE_SEARCH: Duration = Duration::from_millis(5);
+/// How often lanes are scanned from their start, for rows that came to them late.
 pub const CLAIM_SWEEP: Duration = Duration::from_millis(250);
 /// How often runs are looked at for a request to cancel them.
 pub const CANCEL_POLL: Duration = Duration::from_millis(100);

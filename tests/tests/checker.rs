@@ -330,8 +330,10 @@ const RULES: &[(&str, &str)] = &[
          from job_end e
          full join (
              select job, array_agg(told order by told) as told from (
-                 select details->>'job' as job, 'audit ' || action as told from audit where action like 'job.%'
-                 union all select payload->>'job', 'outbox ' || topic from outbox where topic like 'job.%') as each
+                 select one->>'job' as job, 'audit ' || action as told
+                     from audit, jsonb_array_elements(details->'jobs') as one where action like 'job.%'
+                 union all select one->>'job', 'outbox ' || topic
+                     from outbox, jsonb_array_elements(payload->'jobs') as one where topic like 'job.%') as each
              group by job) as t on t.job = e.job_id::text
          where t.told is distinct from array['audit job.' || e.state, 'outbox job.' || e.state]",
     ),

@@ -64,6 +64,7 @@ impl Bench {
         NewRun {
             id: RunId::new(),
             tenant: TENANT.to_owned(),
+            pipeline: pipeline.pipeline,
             pipeline_version: pipeline.id,
             owner: None,
             request: json!({ "schedule": fire.name, "fire_at_ms": fire.fire_s * 1_000 }),

@@ -3,12 +3,14 @@
 use flowstone::{
     blob::{Digest, Stored},
     id::{AttemptId, ClaimToken, JobId, MaterializationId, PipelineVersionId, RunId, WorkerId},
+    pipeline::policy::Route,
     store::{
         SESSION_SETTINGS, Store,
         commit::{AttemptRecord, Counts, Ending, FinishedJob, NewEdge, NewMaterialization},
+        lanes::LaneId,
         lineage::Direction,
         pipelines::{NewAssetVersion, NewPipelineVersion, PipelineVersionRecord, ResourceRecord},
-        queue::{Claim, ClaimPosition, ClaimedInputs, Inflight},
+        queue::{Claim, ClaimPosition, ClaimedInputs, Inflight, LaneSearch, LaneShare, Served},
         runs::{InputOrigin, NewJob, NewJobInput, NewRun},
     },
 };
@@ -45,12 +47,17 @@ impl Bench {
 
     /// A chain of jobs, each reading the one before it, in one run.
     pub async fn submit(&self, jobs: &[PlannedJob<'_>]) -> (RunId, Vec<JobId>) {
+        self.submit_to(&Route::default(), jobs).await
+    }
+
+    async fn submit_to(&self, route: &Route, jobs: &[PlannedJob<'_>]) -> (RunId, Vec<JobId>) {
         let ids: Vec<JobId> = jobs.iter().map(|_| JobId::new()).collect();
         let new_jobs = jobs.iter().zip(&ids).map(|((asset, partition, inputs), id)| NewJob {
             id: *id,
             asset_version: self.asset(asset).id,
             partition_key: (*partition).to_owned(),
             reason: "never materialized".to_owned(),
+            route: route.clone(),
             forced: false,
             inputs: inputs
                 .iter()
@@ -66,6 +73,7 @@ impl Bench {
         let run = NewRun {
             id: RunId::new(),
             tenant: TENANT.to_owned(),
+            pipeline: self.pipeline.pipeline,
             pipeline_version: self.pipeline.id,
             owner: Some(self.worker),
             request: json!({}),
@@ -80,7 +88,14 @@ impl Bench {
     }
 
     pub async fn claim(&self, limit: i64) -> Vec<Claim> {
-        self.store.claim_ready_jobs(self.worker, ClaimToken::random(), limit, ClaimPosition::START).await.unwrap().0
+        self.claim_as(ClaimToken::random(), limit).await
+    }
+
+    /// Of whatever lane is found first.
+    async fn claim_as(&self, token: ClaimToken, limit: i64) -> Vec<Claim> {
+        let search = LaneSearch { gaps: vec![(-1, i32::MAX)], each_found: limit };
+        let claimed = self.store.claim_ready_jobs(self.worker, token, &Served::default(), &[], &search).await;
+        claimed.unwrap().claims
     }
 
     pub async fn claim_one(&self) -> Claim {
@@ -471,17 +486,27 @@ async fn the_claim_finds_its_rows_by_their_place_under_a_generic_plan() {
     sqlx::raw_sql(SESSION_SETTINGS).execute(&mut *connection).await.unwrap();
     sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
     let claim = sqlx::AssertSqlSafe(format!(
-        "prepare claim (uuid, bigint, float8, uuid, uuid) as {}",
+        "prepare claim (uuid, uuid, int[], bigint[], float8[], uuid[], int[], int[], bigint, text[], text[]) as {}",
         statement_of(&["delete from job_ready", "insert into job_lease"])
     ));
     sqlx::raw_sql(claim).execute(&mut *connection).await.unwrap();
-    let plan: Vec<String> =
-        sqlx::query_scalar("explain execute claim (gen_random_uuid(), 100, 0, gen_random_uuid(), gen_random_uuid())")
-            .fetch_all(&mut *connection)
-            .await
-            .unwrap();
+    let plan: Vec<String> = sqlx::query_scalar(
+        "explain execute claim (gen_random_uuid(), gen_random_uuid(), '{1}', '{9}', '{0}', array[gen_random_uuid()],
+             '{-1,1}', '{1,99}', 1, null, '{}')",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .unwrap();
     let plan = plan.join("\n");
-    assert!(plan.contains("Tid Scan on job_ready"), "{plan}");
+    for step in [
+        "Tid Scan on job_ready",
+        // Each share starts after its position, and each search between two lanes.
+        "Index Cond: ((lane_id = s_1.lane_id) AND (ROW(ready_at, job_id) > ROW(s_1.after_at, s_1.after_job)))",
+        "Index Only Scan using job_ready_by_lane",
+        "Index Cond: ((lane_id > gap.low) AND (lane_id < gap.high))",
+    ] {
+        assert!(plan.contains(step), "`{step}` is not in\n{plan}");
+    }
 }
 
 /// While a table is small every such index seems as good as the primary key, and the check of a foreign key keeps the
@@ -520,7 +545,7 @@ async fn a_claim_whose_answer_was_lost_is_returned() {
     let bench = Bench::new().await;
     bench.submit(&[("a", "none", &[]), ("a", "k=static:1", &[])]).await;
     let lost = ClaimToken::random();
-    bench.store.claim_ready_jobs(bench.worker, lost, 1, ClaimPosition::START).await.unwrap();
+    bench.claim_as(lost, 1).await;
     let kept = bench.claim_one().await;
     assert_eq!(bench.store.return_unanswered_claims(bench.worker, &[lost]).await.unwrap(), 1);
     let again = bench.claim_one().await;
@@ -574,4 +599,88 @@ async fn a_day_that_has_rows_in_the_default_partition_does_not_stop_the_others()
     .await
     .unwrap();
     assert_eq!(made, 1, "the other tables have their day");
+}
+
+#[tokio::test]
+async fn a_claim_takes_shares_of_lanes_finds_others_and_leaves_what_it_may_not_have() {
+    let bench = Bench::new().await;
+    let route = |queue: &str, tags: &[&str]| Route {
+        queue: queue.into(),
+        priority: 0,
+        tags: tags.iter().map(|&tag| tag.into()).collect(),
+    };
+    let routes = [route("a", &[]), route("b", &[]), route("c", &["gpu"]), route("d", &[])];
+    for (lane, route) in (1..).zip(&routes) {
+        let jobs: Vec<String> = (0..5).map(|key| format!("k=static:{lane}{key}")).collect();
+        let jobs: Vec<PlannedJob<'_>> = jobs.iter().map(|key| ("a", &**key, &[][..])).collect();
+        bench.submit_to(route, &jobs).await;
+    }
+    bench.store.pause_queue(TENANT, "d").await.unwrap();
+    let claim = async |served: Served, shares: &[(i32, i64)], gaps: &[(i32, i32)]| {
+        let shares: Vec<LaneShare> = shares
+            .iter()
+            .map(|(lane, most)| LaneShare { lane: LaneId(*lane), most: *most, after: ClaimPosition::START })
+            .collect();
+        let search = LaneSearch { gaps: gaps.to_vec(), each_found: 2 };
+        let token = ClaimToken::random();
+        let claimed = bench.store.claim_ready_jobs(bench.worker, token, &served, &shares, &search).await.unwrap();
+        assert!(claimed.claims.iter().all(|claim| claim.token == token));
+        let mut reached: Vec<(i32, i64)> =
+            claimed.reached.iter().map(|(lane, reached)| (lane.0, reached.jobs)).collect();
+        reached.sort();
+        for (lane, jobs) in &reached {
+            let claims = claimed.claims.iter().filter(|claim| claim.lane.0 == *lane);
+            assert_eq!(claims.count() as i64, *jobs);
+        }
+        reached
+    };
+    let all = Served::default;
+    assert_eq!(claim(all(), &[(1, 3)], &[(1, 99)]).await, [(1, 3), (2, 2)], "a share, and a lane that is found");
+    assert_eq!(claim(all(), &[(1, 3), (2, 1)], &[(2, 99)]).await, [(1, 2), (2, 1), (3, 0)], "no tag, no job");
+    let with_tag = || Served { queues: None, tags: vec!["gpu".into()] };
+    assert_eq!(claim(with_tag(), &[], &[(2, 4), (3, 99)]).await, [(3, 2), (4, 0)], "nobody claims from a paused queue");
+    let of_queue = || Served { queues: Some(vec!["b".into()]), tags: vec![] };
+    assert_eq!(claim(of_queue(), &[], &[(-1, 99)]).await, [(2, 2)], "lane 1 is empty, and 2 is its queue");
+    bench.store.resume_queue(TENANT, "d").await.unwrap();
+    assert_eq!(claim(all(), &[(4, 9)], &[]).await, [(4, 5)]);
+    assert_eq!(bench.store.find_lanes(&[LaneId(3)]).await.unwrap()[0].1.route, routes[2]);
+}
+
+/// Of a job of each kind of place in the queue, its lane comes back with it.
+#[tokio::test]
+async fn a_job_stays_in_its_lane_wherever_it_goes() {
+    let bench = Bench::new().await;
+    let route = Route { queue: "q".into(), priority: 3, tags: [].into() };
+    let (run, _) = bench.submit_to(&route, &[("a", "none", &[]), ("b", "none", &[(0, false)])]).await;
+    let lanes = || async {
+        let places = "select lane_id from job_ready union all select lane_id from job_blocked
+             union all select lane_id from job_deferred union all select lane_id from job_lease";
+        let mut lanes: Vec<i32> = sqlx::query_scalar(places).fetch_all(&bench.database.pool().await).await.unwrap();
+        lanes.dedup();
+        lanes
+    };
+    let [lane] = lanes().await[..] else { panic!("both are in one lane") };
+    assert!(lane > 0, "which is not that of jobs without one");
+    let later = |wait_ms| Ending::Deferred { wait_ms, cause: "busy".to_owned(), counts: Counts::Charged };
+    for ending in [later(0), Ending::Released] {
+        let claim = bench.claim_one().await;
+        assert_eq!(lanes().await, [lane], "leased");
+        bench.store.commit_finished_jobs(&[bench.finished(claim, run, ending)]).await.unwrap();
+        assert_eq!(lanes().await, [lane], "given back");
+        bench.store.promote_due_jobs(9).await.unwrap();
+        assert_eq!(lanes().await, [lane], "promoted");
+    }
+    let lost = ClaimToken::random();
+    bench.claim_as(lost, 1).await;
+    bench.store.return_unanswered_claims(bench.worker, &[lost]).await.unwrap();
+    assert_eq!(lanes().await, [lane], "returned");
+    bench.claim_one().await;
+    bench.store.expire_all_sessions().await.unwrap();
+    assert_eq!(bench.store.rescue_lost_jobs().await.unwrap().jobs, 1);
+    assert_eq!(lanes().await, [lane], "rescued");
+    bench.store.register_worker(bench.worker, "here").await.unwrap();
+    let claim = bench.claim_one().await;
+    let made = bench.made("a", "none", b"1", vec![]);
+    bench.store.commit_finished_jobs(&[bench.finished(claim, run, made)]).await.unwrap();
+    assert_eq!(lanes().await, [lane], "released by its input");
 }

@@ -13,7 +13,7 @@ use flowstone::{
     pipeline::plan::Force,
     runner::{Runner, RunnerSettings},
     secret::{SealKey, SecretSources, SecretValue},
-    store::{Store, lineage::Direction},
+    store::{Store, lineage::Direction, queue::Served},
 };
 use flowstone_tests::{Database, Flowstone, deadline::wait_until_database_says, guest, guest::Described};
 
@@ -48,6 +48,7 @@ impl Tenants {
         let (one, other) = (app("one", &engine, &store), app("other", &engine, &store));
         let secrets = SecretSources { variables: [].into(), seal_key: Some(SealKey::random().unwrap()) };
         let settings = RunnerSettings {
+            served: Served::default(),
             slots: 1,
             host: "here".into(),
             alone: false,

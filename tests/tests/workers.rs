@@ -340,3 +340,63 @@ async fn pausing_and_resuming_while_workers_park_leaves_no_job_behind() {
     }
     assert_all_sound(flowstone).await;
 }
+
+/// Jobs of these lanes, as `queue priority tags`, each of one run of its own.
+const QUEUES: &str = "[assets.numbers]\nqueue = \"slow\"\n[assets.verdict]\nworker_tags = [\"gpu\", \"big\"]\n";
+
+#[tokio::test]
+async fn a_worker_takes_the_jobs_of_its_queues_and_tags_alone() {
+    let scenario = Scenario::new(QUEUES);
+    let flowstone = &scenario.flowstone;
+    let queue = |arguments: &[&str]| {
+        let mut worker = flowstone.start([&["work"], arguments].concat());
+        worker.said("takes jobs");
+        worker
+    };
+    let run = detach(&scenario, &["sum", "verdict", "keyed"]);
+    let of_no_such_queue = queue(&["--queue", "other"]);
+    let default_queue = queue(&["--queue", "default", "--queue", "other"]);
+    // `keyed` asks for nothing special, and needs nobody.
+    wait_until("what needs nothing special is made", || state(flowstone, &run)["succeeded"].as_i64() >= Some(3));
+    let waiting = state(flowstone, &run);
+    let not_made: Vec<&str> = waiting["job_list"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|job| job["state"] != "succeeded")
+        .map(|job| job["asset"].as_str().unwrap())
+        .collect();
+    assert!(not_made.contains(&"numbers") && not_made.contains(&"sum"), "{not_made:?}");
+    let all_queues = queue(&["--tag", "gpu"]);
+    wait_until("the slow queue is served", || state(flowstone, &run)["job_list"].to_string().contains("sum"));
+    let needs_both =
+        "select count(*)::text from job_ready r join lane l using (lane_id) where l.tags = array['big', 'gpu']";
+    wait_until("only what asks for both tags is left", || flowstone.database().ask(needs_both) == ["1"]);
+    assert_eq!(state(flowstone, &run)["state"], "running");
+    let with_both = queue(&["--tag", "gpu,big"]);
+    flowstone.run(["watch", &run]).expect_status(0);
+    drop((of_no_such_queue, default_queue, all_queues, with_both));
+    assert_all_sound(flowstone).await;
+}
+
+#[tokio::test]
+async fn a_paused_queue_keeps_its_jobs_until_it_is_resumed() {
+    let scenario = Scenario::new(QUEUES);
+    let flowstone = &scenario.flowstone;
+    flowstone.run(["pause", "--queue", "slow"]).expect_status(0);
+    let again = flowstone.run(["pause", "--queue", "slow"]).expect_status(2);
+    assert!(again.stderr.contains("the queue `slow` is paused already"), "{}", again.stderr);
+    let worker = work(flowstone);
+    let run = detach(&scenario, &["sum"]);
+    let others = detach(&scenario, &["keyed"]);
+    flowstone.run(["watch", &others]).expect_status(0);
+    assert_eq!(flowstone.database().ask("select count(*)::text from job_ready"), ["1"], "numbers stays where it is");
+    let pauses: Value = serde_json::from_str(&flowstone.run(["pauses", "--json"]).expect_status(0).stdout).unwrap();
+    assert_eq!((&pauses[0]["queue"], &pauses[0]["parked"]), (&"slow".into(), &1.into()), "{pauses}");
+    flowstone.run(["resume", "--queue", "slow"]).expect_status(0);
+    flowstone.run(["watch", &run]).expect_status(0);
+    let told = "select action || ' ' || subject from audit where action like 'queue.%' order by sequence";
+    assert_eq!(flowstone.database().ask(told), ["queue.paused slow", "queue.resumed slow"]);
+    drop(worker);
+    assert_all_sound(flowstone).await;
+}

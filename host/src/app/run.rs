@@ -59,6 +59,7 @@ impl App {
                 id: *id,
                 asset_version: asset.version,
                 partition_key: job.partition.as_str().to_owned(),
+                route: asset.bound.route.clone(),
                 reason: job.reason.to_string(),
                 // Effects are wanted again, and an old result is not; only what may have come out the same is looked up.
                 forced: matches!(job.reason, Reason::Forced | Reason::Effectful | Reason::NoLongerFresh),
@@ -68,6 +69,7 @@ impl App {
         NewRun {
             id: run,
             tenant: self.tenant.clone(),
+            pipeline: pipeline.pipeline,
             pipeline_version: pipeline.id,
             owner,
             request: request_json(request),

@@ -484,11 +484,14 @@ pub struct Cancel {
 #[derive(Debug, Args)]
 pub struct Pause {
     /// The name of a deployed pipeline, or its manifest
-    #[arg(value_name = "PIPELINE")]
-    pub pipeline: String,
+    #[arg(value_name = "PIPELINE", required_unless_present = "queue", conflicts_with = "queue")]
+    pub pipeline: Option<String>,
     /// Only this asset [default: all]
-    #[arg(value_name = "ASSET")]
+    #[arg(value_name = "ASSET", requires = "pipeline")]
     pub asset: Option<String>,
+    /// A queue, for all pipelines
+    #[arg(long, value_name = "QUEUE")]
+    pub queue: Option<String>,
 }
 
 /// Of `pauses`.

@@ -12,6 +12,7 @@ use crate::{
     pipeline::quantity::duration_text,
     runner::{Runner, RunnerSettings},
     scheduler::fire_due_schedules,
+    store::queue::Served,
 };
 
 /// Takes jobs of any run.
@@ -64,10 +65,16 @@ pub(super) async fn start(session: &Session, flags: &WorkerFlags) -> anyhow::Res
         slots: flags.concurrency(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         alone: session.is_alone(),
+        served: served(flags),
         secrets: session.secrets.sources()?,
         database_urls: session.database_urls.clone(),
     };
     Ok(Runner::start(app.store.clone(), app.engine.clone(), app.blobs.clone(), settings).await?)
+}
+
+/// What a process takes jobs from.
+pub(super) fn served(flags: &WorkerFlags) -> Served {
+    Served { queues: (!flags.queues.is_empty()).then(|| flags.queues.clone()), tags: flags.tags.clone() }
 }
 
 /// Claims nothing more from here on; waits for what runs, as long as the grace. A second signal ends the wait. What is

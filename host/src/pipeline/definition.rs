@@ -24,7 +24,7 @@ pub fn is_name(name: &str) -> bool {
 }
 
 /// What is wrong with something that should be a name; absent when it is one.
-pub(super) fn name_mistake(what: &str, name: &str) -> Option<String> {
+pub fn name_mistake(what: &str, name: &str) -> Option<String> {
     (!is_name(name)).then(|| {
         format!(
             "`{}` is not a name for {what}; use a-z, 0-9 and _, beginning with a letter, at most {NAME_BYTES_MAX} characters",

@@ -1,6 +1,8 @@
-//! What the manifest decides about one asset's attempts, resolved: limits and retries.
+//! What the manifest decides about one asset's attempts, resolved: limits, retries, and where its jobs queue.
 //!
 //! Every default has been filled in when these values exist, and the filled-in values are what is stored.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +34,32 @@ impl Default for Limits {
             output_bytes: limit::OUTPUT_BYTES_DEFAULT,
             log_bytes: limit::LOG_BYTES_DEFAULT,
         }
+    }
+}
+
+/// Where an asset's jobs queue.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Which workers serve it, and what an operator pauses.
+    pub queue: String,
+    /// Greater goes first, among the jobs of one tenant.
+    pub priority: i16,
+    /// What a worker must have.
+    pub tags: BTreeSet<String>,
+}
+
+impl Default for Route {
+    /// What holds when the manifest is silent.
+    fn default() -> Self {
+        Self { queue: limit::QUEUE_DEFAULT.to_owned(), priority: 0, tags: BTreeSet::new() }
+    }
+}
+
+impl Route {
+    /// Such a route is not written down, so that a version without one stays what it was.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     manifest::Manifest,
     mapping::check_mapping,
     parameter::{configuration_mistakes, resolved},
-    policy::{Limits, RetryPolicy},
+    policy::{Limits, RetryPolicy, Route},
     recipe::{config_digest, reach_digest},
     resource::{Grant, Resource},
     schedule::schedule_mistakes,
@@ -69,6 +69,9 @@ pub struct BoundAsset {
     pub limits: Limits,
     /// When a job is tried again.
     pub retry: RetryPolicy,
+    /// Where its jobs queue.
+    #[serde(default, skip_serializing_if = "Route::is_default")]
+    pub route: Route,
     /// How long an effectful asset's result is as good as a new one, in milliseconds; none for a pure one.
     pub fresh_for_ms: Option<u64>,
     /// Whether its grants are all deterministic, so that a recipe decides the result.
@@ -230,6 +233,7 @@ fn bind(described: &[Described<'_>], graph: &Graph, manifest: &Manifest) -> Boun
             config,
             limits: settings.limits,
             retry: settings.retry,
+            route: settings.route,
             fresh_for_ms: settings.fresh_for_ms,
         }
     };

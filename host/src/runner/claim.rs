@@ -4,19 +4,22 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Event, Running, Shared, meters::LeaseLoss, prepare, vital};
+use super::{Event, Running, Shared, lanes::Lanes, meters::LeaseLoss, prepare, vital};
 use crate::{
     id::ClaimToken,
-    limit::{CLAIM_SWEEP, CLAIM_WAIT_MAX, CLAIM_WAIT_MIN, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_BASE},
-    store::queue::{Claim, ClaimPosition},
+    limit::{CLAIM_SWEEP, CLAIM_WAIT_MAX, CLAIM_WAIT_MIN, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_BASE, LANE_SEARCH},
+    store::{
+        StoreError,
+        queue::{Claim, LaneSearch, LaneShare},
+    },
 };
 
 /// Claims until the runner stops. Each batch is prepared by a task of its own: code that takes minutes to compile must
 /// not keep the jobs of other assets waiting.
 pub(super) async fn claim_while_running(shared: Arc<Shared>) {
     let _last = shared.claimed_last.clone().drop_guard();
-    let mut position = ClaimPosition::START;
-    let mut swept_at = Instant::now();
+    let mut lanes = Lanes::new(shared.settings.served.clone());
+    let (mut swept_at, mut searched_at) = (Instant::now(), Instant::now());
     let mut wait = CLAIM_WAIT_MIN;
     let meters = &shared.meters;
     while !shared.stopping.is_cancelled() {
@@ -25,38 +28,44 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
             // Until a guest ends, which may be a day.
             meters.claim_loop.rest();
             tokio::select! {
-                () = shared.wake.notified() => {}
+                () = shared.wake.notified() => lanes.end_rest(),
                 () = shared.stopping.cancelled() => {}
             }
             continue;
         };
         if swept_at.elapsed() >= CLAIM_SWEEP {
-            position = ClaimPosition::START;
+            lanes.start_over();
             swept_at = Instant::now();
         }
+        let mut search = LaneSearch::default();
+        if lanes.is_empty() || searched_at.elapsed() >= LANE_SEARCH {
+            // All that is free where nothing is known; otherwise what a search costs the known lanes is little.
+            search = lanes.search(if lanes.is_empty() { free } else { free.div_ceil(4) });
+            searched_at = Instant::now();
+        }
+        let sought = search.gaps.len() * search.each_found as usize;
+        let shares = lanes.share(free - sought);
         let token = ClaimToken::random();
         meters.claim_statements.inc();
         // The database answers when it can: whether it does is a question of readiness.
         meters.claim_loop.rest();
-        let claimed = shared.store.claim_ready_jobs(shared.worker, token, free as i64, position).await;
-        let taken = claimed.as_ref().map_or(0, |(claims, _)| claims.len());
+        let claimed = claim(&shared, token, &mut lanes, &shares, &search).await;
+        let taken = claimed.as_ref().map_or(0, Vec::len);
         meters.claim_loop.turn();
         meters.claimed_jobs.inc_by(taken as u64);
         shared.release_pending(free - taken);
         match claimed {
-            Ok((claims, _)) if claims.is_empty() => {
-                if position != ClaimPosition::START {
-                    position = ClaimPosition::START;
+            Ok(claims) if claims.is_empty() => {
+                if !lanes.is_empty() {
                     continue;
                 }
                 tokio::select! {
-                    () = shared.wake.notified() => {}
+                    () = shared.wake.notified() => lanes.end_rest(),
                     () = shared.pause(wait) => wait = (wait * 2).min(CLAIM_WAIT_MAX),
                 }
             }
-            Ok((claims, reached)) => {
+            Ok(claims) => {
                 wait = CLAIM_WAIT_MIN;
-                position = reached.unwrap_or(ClaimPosition::START);
                 hold(&shared, &claims);
                 let shared_too = shared.clone();
                 shared.tasks.spawn(vital(async move { prepare::prepare_jobs(&shared_too, claims).await }));
@@ -72,6 +81,27 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
         }
     }
     meters.claim_loop.rest();
+}
+
+/// One claim, and what it tells of the lanes.
+async fn claim(
+    shared: &Shared,
+    token: ClaimToken,
+    lanes: &mut Lanes,
+    shares: &[LaneShare],
+    search: &LaneSearch,
+) -> Result<Vec<Claim>, StoreError> {
+    let claimed = shared.store.claim_ready_jobs(shared.worker, token, lanes.served(), shares, search).await?;
+    let unknown = lanes.unknown(&claimed);
+    if !unknown.is_empty() {
+        // What is not known about them yet is asked again with the next claim; the jobs are ours already.
+        match shared.store.find_lanes(&unknown).await {
+            Ok(found) => lanes.describe(found),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "lanes cannot be read for now"),
+        }
+    }
+    lanes.note(shares, &claimed);
+    Ok(claimed.claims)
 }
 
 /// Room for more jobs, counted as pending before they are claimed, so that nobody who waits for the last one can miss

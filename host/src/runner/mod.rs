@@ -12,6 +12,7 @@ mod descriptors;
 mod execute;
 mod http;
 mod key_value;
+mod lanes;
 pub mod meters;
 mod prepare;
 mod publish;
@@ -46,7 +47,11 @@ use crate::{
     id::{ClaimToken, JobId, RunId, WorkerId},
     limit::{BUCKET_READS_MAX, CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, INPUTS_HELD_MAX, STOP_COMMIT_WAIT},
     secret::SecretSources,
-    store::{Store, StoreError, commit::FinishedJob, queue::Claim},
+    store::{
+        Store, StoreError,
+        commit::FinishedJob,
+        queue::{Claim, Served},
+    },
 };
 
 /// How a process works.
@@ -58,6 +63,8 @@ pub struct RunnerSettings {
     pub host: String,
     /// Whether this process knows itself alone with its database, because it owns the cluster.
     pub alone: bool,
+    /// What it takes jobs from.
+    pub served: Served,
     /// Where secrets are.
     pub secrets: SecretSources,
     /// Where databases are that a manifest names by variables.
@@ -270,6 +277,7 @@ impl Runner {
         tasks.spawn(vital(session::rescue_others(shared.clone())));
         tasks.spawn(vital(session::watch_for_cancels(shared.clone())));
         tasks.spawn(vital(session::promote_deferred(shared.clone())));
+        tasks.spawn(vital(session::hear_of_ready_jobs(shared.clone())));
         tasks.spawn(vital(publish::publish_staged(shared.clone())));
         tasks.spawn(vital(release::release_put_off(shared.clone())));
         Ok(Self { shared, guests: Some(guests) })

@@ -90,6 +90,12 @@ pub(super) struct KnownAsset {
     own: HashMap<String, Resource>,
 }
 
+impl KnownAsset {
+    fn reads_directories(&self) -> bool {
+        self.bound.grants.iter().any(|grant| grant.directory().is_some())
+    }
+}
+
 impl KnownJob {
     pub(super) fn name(&self) -> String {
         job_name(&self.asset.bound.definition.name, self.partition_key.as_str())
@@ -218,8 +224,10 @@ async fn prepare_part(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) {
     let Some(mut inputs) = loaded else {
         return jobs.into_iter().for_each(|job| shared.finish(end(job, Ending::Released)));
     };
-    // What earlier jobs decided to write must be there before anybody takes a fingerprint.
-    publish::publish_now(shared).await;
+    if read_directories(shared, &jobs).await {
+        // What earlier jobs decided to write must be there before anybody takes a fingerprint.
+        publish::publish_now(shared).await;
+    }
     let mut known = Vec::with_capacity(jobs.len());
     for job in jobs {
         if shared.stopping.is_cancelled() {
@@ -239,9 +247,17 @@ async fn prepare_part(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) {
         Ok(wanted) => wanted,
         Err(jobs) => return jobs.into_iter().for_each(|job| shared.finish(job.finished(Ending::Released))),
     };
-    for job in end_without_inputs(shared, wanted).await {
+    let whole = end_without_inputs(shared, wanted).await;
+    let contents = match load_inline_contents(shared, &whole).await {
+        Ok(contents) => contents,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "inputs cannot be loaded for now");
+            return whole.into_iter().for_each(|job| shared.finish(job.finished(Ending::Released)));
+        }
+    };
+    for job in whole {
         let (claim, run, name) = (job.claim.clone(), job.run, job.name());
-        match equip(shared, job).await {
+        match equip(shared, job, &contents).await {
             Ok(prepared) => {
                 if shared.prepared.send(prepared).is_err() {
                     tracing::error!("a prepared job came after the executor had ended; its lease will expire");
@@ -250,6 +266,17 @@ async fn prepare_part(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) {
             Err(obstacle) => shared.finish(stopped_by(shared, claim, run, name, obstacle)),
         }
     }
+}
+
+/// Whether a directory is granted to any of these jobs, as far as is known.
+async fn read_directories(shared: &Shared, jobs: &[ClaimedJob]) -> bool {
+    for job in jobs {
+        let asset = shared.assets.find(shared, &job.claim.tenant, job.asset_version).await;
+        if asset.map_or(true, |asset| asset.reads_directories()) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Waits until the process has room for what these jobs read, and gives each its share. False when the runner stops
@@ -327,11 +354,13 @@ async fn recognize(shared: &Arc<Shared>, job: ClaimedJob, inputs: ClaimedInputs)
     let partition_key = parse_key(&job.partition_key)?;
     let found = Resources::find(shared, &job.claim.tenant, &asset.bound.grants, &asset.own).await?;
     let resources = Arc::new(found);
-    let sources = {
+    let sources = if asset.reads_directories() {
         let (asset, resources) = (asset.clone(), resources.clone());
         let prints = shared.fingerprints.clone();
         let opened = tokio::task::spawn_blocking(move || take_fingerprints(&asset, &resources, &prints)).await;
         opened.map_err(|_| Obstacle::Host("opening directories failed".to_owned()))??
+    } else {
+        Vec::new()
     };
     let parts = RecipeParts {
         component: asset.bound.component,
@@ -549,9 +578,9 @@ async fn keep_first_of_each_recipe(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<
 }
 
 /// Loads the code and the inputs.
-async fn equip(shared: &Arc<Shared>, job: KnownJob) -> Result<Prepared, Obstacle> {
+async fn equip(shared: &Arc<Shared>, job: KnownJob, contents: &InlineContents) -> Result<Prepared, Obstacle> {
     let component = load_component(shared, &job).await?;
-    let inputs = grant_inputs(shared, &job).await?;
+    let inputs = grant_inputs(shared, &job, contents).await?;
     let bound = &job.asset.bound;
     let partition = job.partition_key.partition();
     let attempt = Attempt {
@@ -637,8 +666,18 @@ async fn load_component(shared: &Arc<Shared>, job: &KnownJob) -> Result<Arc<Comp
 }
 
 /// The versions behind each declared input, with their bytes when they are small.
-async fn grant_inputs(shared: &Arc<Shared>, job: &KnownJob) -> Result<Vec<InputGrant>, Obstacle> {
-    let contents = load_inline_contents(shared, job).await?;
+async fn grant_inputs(
+    shared: &Arc<Shared>,
+    job: &KnownJob,
+    contents: &InlineContents,
+) -> Result<Vec<InputGrant>, Obstacle> {
+    let contents = match is_small(job) {
+        true => contents.of(job),
+        false => {
+            move_inline_contents(shared, job).await?;
+            HashMap::new()
+        }
+    };
     let grants = job.asset.bound.definition.inputs.iter().map(|declared| {
         let versions = job.inputs.iter().filter(|input| input.input == declared.name);
         let versions = versions.map(|input| {
@@ -663,21 +702,45 @@ async fn grant_inputs(shared: &Arc<Shared>, job: &KnownJob) -> Result<Vec<InputG
     grants.collect()
 }
 
-/// Small inputs come from the database into memory; when they are many, into the blob store.
-async fn load_inline_contents(shared: &Arc<Shared>, job: &KnownJob) -> Result<HashMap<Digest, Vec<u8>>, Obstacle> {
-    let inline: HashMap<Digest, u64> =
-        job.inputs.iter().filter(|input| input.inline).map(|input| (input.digest, input.size_bytes)).collect();
-    let tenant = &job.claim.tenant;
-    if inline.values().sum::<u64>() <= INLINE_INPUT_BYTES_MAX {
-        if inline.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let digests: Vec<Digest> = inline.into_keys().collect();
-        return Ok(shared.store.list_inline_blobs(tenant, &digests).await?.into_iter().collect());
+/// Small inputs that the database holds, of a batch of jobs.
+struct InlineContents(HashMap<(String, Digest), Vec<u8>>);
+
+impl InlineContents {
+    /// What one job reads of them, by digest.
+    fn of(&self, job: &KnownJob) -> HashMap<Digest, Vec<u8>> {
+        let inline = job.inputs.iter().filter(|input| input.inline);
+        let content = |digest| Some((digest, self.0.get(&(job.claim.tenant.clone(), digest))?.clone()));
+        inline.filter_map(|input| content(input.digest)).collect()
     }
+}
+
+/// Whether what the database holds of a job's inputs fits in memory; otherwise it goes through the blob store.
+fn is_small(job: &KnownJob) -> bool {
+    job.inputs.iter().filter(|input| input.inline).map(|input| input.size_bytes).sum::<u64>() <= INLINE_INPUT_BYTES_MAX
+}
+
+/// Reads the small inputs of a batch at once: a statement for each job would be most of what the jobs cost.
+async fn load_inline_contents(shared: &Shared, jobs: &[KnownJob]) -> Result<InlineContents, StoreError> {
+    let mut by_tenant: HashMap<&String, HashSet<Digest>> = HashMap::new();
+    for job in jobs.iter().filter(|job| is_small(job)) {
+        let inline = job.inputs.iter().filter(|input| input.inline).map(|input| input.digest);
+        by_tenant.entry(&job.claim.tenant).or_default().extend(inline);
+    }
+    let mut contents = HashMap::new();
+    for (tenant, digests) in by_tenant.into_iter().filter(|(_, digests)| !digests.is_empty()) {
+        let digests: Vec<Digest> = digests.into_iter().collect();
+        let loaded = shared.store.list_inline_blobs(tenant, &digests).await?;
+        contents.extend(loaded.into_iter().map(|(digest, bytes)| ((tenant.clone(), digest), bytes)));
+    }
+    Ok(InlineContents(contents))
+}
+
+/// Copies what the database holds of a job's inputs to the blob store.
+async fn move_inline_contents(shared: &Arc<Shared>, job: &KnownJob) -> Result<(), Obstacle> {
+    let inline: HashSet<Digest> = job.inputs.iter().filter(|input| input.inline).map(|input| input.digest).collect();
+    let tenant = &job.claim.tenant;
     let host = |error: BlobError| Obstacle::Host(chain(&error));
-    let missing: Vec<Digest> =
-        shared.blobs.find_missing(tenant, inline.into_keys()).await.map_err(host)?.into_iter().collect();
+    let missing: Vec<Digest> = shared.blobs.find_missing(tenant, inline).await.map_err(host)?.into_iter().collect();
     for digests in missing.chunks(INLINE_CHUNK) {
         let mut putting = JoinSet::new();
         for (_, bytes) in shared.store.list_inline_blobs(tenant, digests).await? {
@@ -688,7 +751,7 @@ async fn load_inline_contents(shared: &Arc<Shared>, job: &KnownJob) -> Result<Ha
             put.unwrap_or(Err(BlobError::Stopped)).map_err(host)?;
         }
     }
-    Ok(HashMap::new())
+    Ok(())
 }
 
 /// Blobs that move from the database to the blob store at a time: at most some megabytes.

@@ -133,3 +133,25 @@ pub(super) async fn watch_for_cancels(shared: Arc<Shared>) {
         }
     }
 }
+
+/// Wakes the claimer when another process announces work. Without a connection, and behind a pooler that gives each
+/// transaction another one, work is found by looking for it.
+pub(super) async fn hear_of_ready_jobs(shared: Arc<Shared>) {
+    loop {
+        let heard = async {
+            let mut ready = shared.store.listen_for_ready_jobs().await?;
+            loop {
+                ready.next().await?;
+                shared.wake.notify_one();
+            }
+        };
+        let lost: Result<std::convert::Infallible, crate::store::StoreError> = tokio::select! {
+            lost = heard => lost,
+            () = shared.stopping.cancelled() => return,
+        };
+        let Err(error) = lost;
+        tracing::debug!(error = &error as &dyn std::error::Error, "announcements are not heard for now");
+        shared.wake.notify_one();
+        shared.pause(SESSION_BEAT).await;
+    }
+}

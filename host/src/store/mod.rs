@@ -11,10 +11,12 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub mod announcements;
 pub mod buckets;
 pub mod commit;
 pub mod error;
 pub mod intents;
+pub mod lanes;
 pub mod latest;
 pub mod lineage;
 pub mod materializations;

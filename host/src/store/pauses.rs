@@ -1,4 +1,5 @@
-//! Pauses of pipelines and assets: what becomes ready meanwhile is parked, and taken out again at their end.
+//! Pauses of pipelines and assets: what becomes ready meanwhile is parked, and taken out again at their end. Of queues:
+//! what is ready stays where it is, and nobody claims it.
 
 use uuid::Uuid;
 
@@ -11,10 +12,12 @@ use crate::{
 /// A pause that is on.
 #[derive(Clone, Debug)]
 pub struct PauseRecord {
-    /// Of which pipeline.
-    pub pipeline: String,
+    /// Of which pipeline; none for a queue's.
+    pub pipeline: Option<String>,
     /// Of which of its assets; none for all.
     pub asset: Option<String>,
+    /// Of which queue.
+    pub queue: Option<String>,
     /// Milliseconds since 1970.
     pub paused_at_ms: i64,
     /// Jobs that wait for its end, or for that of another pause of the same pipeline.
@@ -83,9 +86,9 @@ impl Store {
                  order by j.job_id for update of j),
              gone as (
                  delete from job_paused where ctid = any(array(select place from free))
-                 returning tenant_id, job_id, charged, released)
-             insert into job_ready (tenant_id, job_id, charged, released)
-             select tenant_id, job_id, charged, released from gone",
+                 returning tenant_id, job_id, lane_id, charged, released)
+             insert into job_ready (tenant_id, job_id, lane_id, charged, released)
+             select tenant_id, job_id, lane_id, charged, released from gone",
             tenant,
             pipeline.0,
         )
@@ -97,11 +100,47 @@ impl Store {
         Ok(Some(moved.rows_affected()))
     }
 
+    /// Pauses a queue, for the pipelines of a tenant. False when it is paused already.
+    pub async fn pause_queue(&self, tenant: &str, queue: &str) -> Result<bool, StoreError> {
+        const DOING: &str = "pausing a queue";
+        let mut transaction = self.pool.begin().await.doing(DOING)?;
+        let paused = sqlx::query!(
+            "insert into queue_pause (tenant_id, queue) values ($1, $2) on conflict do nothing",
+            tenant,
+            queue,
+        )
+        .execute(&mut *transaction)
+        .await
+        .doing(DOING)?;
+        if paused.rows_affected() == 0 {
+            return Ok(false);
+        }
+        audit(&mut transaction, tenant, "queue.paused", queue).await?;
+        transaction.commit().await.doing(DOING)?;
+        Ok(true)
+    }
+
+    /// Ends the pause of a queue. False when it was not paused.
+    pub async fn resume_queue(&self, tenant: &str, queue: &str) -> Result<bool, StoreError> {
+        const DOING: &str = "resuming a queue";
+        let mut transaction = self.pool.begin().await.doing(DOING)?;
+        let resumed = sqlx::query!("delete from queue_pause where tenant_id = $1 and queue = $2", tenant, queue)
+            .execute(&mut *transaction)
+            .await
+            .doing(DOING)?;
+        if resumed.rows_affected() == 0 {
+            return Ok(false);
+        }
+        audit(&mut transaction, tenant, "queue.resumed", queue).await?;
+        transaction.commit().await.doing(DOING)?;
+        Ok(true)
+    }
+
     /// Every pause of a tenant, by name.
     pub async fn list_pauses(&self, tenant: &str) -> Result<Vec<PauseRecord>, StoreError> {
         sqlx::query_as!(
             PauseRecord,
-            r#"select l.name as pipeline, a.name as "asset?",
+            r#"select l.name as "pipeline?", a.name as "asset?", null::text as queue,
                       (extract(epoch from p.paused_at) * 1000)::bigint as "paused_at_ms!",
                       (select count(*) from job_paused j
                        where j.pipeline_id = p.pipeline_id and j.tenant_id = p.tenant_id
@@ -109,7 +148,13 @@ impl Store {
                from pause p
                join pipeline l on l.tenant_id = p.tenant_id and l.pipeline_id = p.pipeline_id
                left join asset a on a.tenant_id = p.tenant_id and a.asset_id = p.asset_id
-               where p.tenant_id = $1 order by l.name, a.name nulls first"#,
+               where p.tenant_id = $1
+               union all
+               select null, null, p.queue, (extract(epoch from p.paused_at) * 1000)::bigint,
+                      (select count(*) from lane l join job_ready r on r.lane_id = l.lane_id
+                       where l.tenant_id = p.tenant_id and l.queue = p.queue)
+               from queue_pause p where p.tenant_id = $1
+               order by 1, 2 nulls first, 3"#,
             tenant,
         )
         .fetch_all(&self.pool)
@@ -134,10 +179,10 @@ impl Store {
                  for share of p for update of l),
              gone as (
                  delete from job_lease where ctid = any(array(select place from held))
-                 returning tenant_id, job_id, charged, released)
-             insert into job_paused (tenant_id, job_id, pipeline_id, asset_id, charged, released)
+                 returning tenant_id, job_id, lane_id, charged, released)
+             insert into job_paused (tenant_id, job_id, lane_id, pipeline_id, asset_id, charged, released)
              select distinct on (g.tenant_id, g.job_id)
-                    g.tenant_id, g.job_id, h.pipeline_id, h.asset_id, g.charged, g.released
+                    g.tenant_id, g.job_id, g.lane_id, h.pipeline_id, h.asset_id, g.charged, g.released
              from gone g join held h on h.tenant_id = g.tenant_id and h.job_id = g.job_id
              returning job_id",
             &column(claims, |claim| claim.tenant.clone()),

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{Store, StoreError, column, digest, error::Doing as _};
+use super::{Store, StoreError, column, digest, error::Doing as _, lanes::LaneId};
 use crate::{
     blob::Digest,
     id::{AssetId, AssetVersionId, ClaimToken, JobId, MaterializationId, RunId, WorkerId},
+    pipeline::policy::Route,
 };
 
 /// A job that is this worker's until it commits, releases it, or its session ends.
@@ -17,6 +18,8 @@ pub struct Claim {
     pub tenant: String,
     /// Which job.
     pub job: JobId,
+    /// Where it came from, and goes back to.
+    pub lane: LaneId,
     /// What a commit has to show.
     pub token: ClaimToken,
     /// Attempts that counted, so far.
@@ -25,7 +28,7 @@ pub struct Claim {
     pub released: i16,
 }
 
-/// How far the ready table has been claimed: the next claim starts after it, past the dead entries of the index.
+/// How far a lane has been claimed: the next claim starts after it, past the dead entries of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimPosition {
     ready_at_us: i64,
@@ -35,6 +38,73 @@ pub struct ClaimPosition {
 impl ClaimPosition {
     /// Before every job.
     pub const START: Self = Self { ready_at_us: 0, job: JobId(Uuid::nil()) };
+
+    /// After a job, at the beginning of time.
+    #[cfg(test)]
+    pub(crate) fn after_job(job: JobId) -> Self {
+        Self { ready_at_us: 0, job }
+    }
+}
+
+/// What a worker takes jobs from.
+#[derive(Clone, Debug, Default)]
+pub struct Served {
+    /// Only from these queues; none for all.
+    pub queues: Option<Vec<String>>,
+    /// It takes what asks for some of these, or for none.
+    pub tags: Vec<String>,
+}
+
+impl Served {
+    /// Whether this worker takes jobs of such a route.
+    pub fn takes(&self, route: &Route) -> bool {
+        self.queues.as_ref().is_none_or(|queues| queues.contains(&route.queue))
+            && route.tags.iter().all(|tag| self.tags.contains(tag))
+    }
+}
+
+/// What is to be taken of one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneShare {
+    /// Which.
+    pub lane: LaneId,
+    /// At least one job, at most so many.
+    pub most: i64,
+    /// Only after it.
+    pub after: ClaimPosition,
+}
+
+/// Where to look for lanes that were not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaneSearch {
+    /// Between two lanes, without these.
+    pub gaps: Vec<(i32, i32)>,
+    /// At most so many jobs of each lane that is found.
+    pub each_found: i64,
+}
+
+/// What a claim took, and from where.
+#[derive(Clone, Debug, Default)]
+pub struct Claimed {
+    /// The oldest first.
+    pub claims: Vec<Claim>,
+    /// Each lane that was asked for or found, also when nothing was taken from it.
+    pub reached: HashMap<LaneId, Reached>,
+}
+
+/// How far a claim went in one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// That were taken.
+    pub jobs: i64,
+    /// Of the last one.
+    pub position: ClaimPosition,
+}
+
+impl Default for Reached {
+    fn default() -> Self {
+        Self { jobs: 0, position: ClaimPosition::START }
+    }
 }
 
 /// A claimed job with all that the queue knows of it.
@@ -110,7 +180,9 @@ pub struct Inflight {
 }
 
 impl Store {
-    /// Takes up to `limit` ready jobs, the oldest first, after a position.
+    /// Takes ready jobs: of each lane that is asked for its share, the oldest first; and of lanes that nobody has asked
+    /// for, one between each two known ones, at most `each_found` jobs. So whoever knows no lane finds one, who knows
+    /// some finds others without reading theirs, and both in one statement.
     ///
     /// The token is new and random for each call, so that a call whose answer was lost can be undone:
     /// [`Self::return_unanswered_claims`].
@@ -121,47 +193,70 @@ impl Store {
         &self,
         worker: WorkerId,
         token: ClaimToken,
-        limit: i64,
-        after: ClaimPosition,
-    ) -> Result<(Vec<Claim>, Option<ClaimPosition>), StoreError> {
+        served: &Served,
+        shares: &[LaneShare],
+        search: &LaneSearch,
+    ) -> Result<Claimed, StoreError> {
         let rows = sqlx::query!(
-            r#"with picked as materialized (
-                   select ctid as place from job_ready
-                   where (ready_at, job_id) > (timestamptz 'epoch' + $3 * interval '1 microsecond', $4)
-                   order by ready_at, job_id limit $2 for update skip locked),
+            r#"with asked as materialized (
+                   select lane_id, most, timestamptz 'epoch' + after_us * interval '1 microsecond' as after_at, after_job
+                   from unnest($3::int[], $4::bigint[], $5::float8[], $6::uuid[])
+                       as s (lane_id, most, after_us, after_job)
+                   union all
+                   select f.lane_id, $9, timestamptz 'epoch', '00000000-0000-0000-0000-000000000000'
+                   from unnest($7::int[], $8::int[]) as gap (low, high)
+                   cross join lateral (
+                       select lane_id from job_ready where lane_id > gap.low and lane_id < gap.high
+                       order by lane_id limit 1) f),
+               served as materialized (
+                   select a.* from asked a join lane l on l.lane_id = a.lane_id
+                   where ($10::text[] is null or l.queue = any($10)) and l.tags <@ $11::text[]
+                     and not exists (select from queue_pause p where p.tenant_id = l.tenant_id and p.queue = l.queue)),
+               picked as materialized (
+                   select p.place from served s cross join lateral (
+                       select ctid as place from job_ready r
+                       where r.lane_id = s.lane_id and (r.ready_at, r.job_id) > (s.after_at, s.after_job)
+                       order by r.ready_at, r.job_id limit s.most for update skip locked) p),
                taken as (
                    delete from job_ready where ctid = any(array(select place from picked))
-                   returning tenant_id, job_id, ready_at, charged, released),
+                   returning tenant_id, job_id, lane_id, ready_at, charged, released),
                leased as (
-                   insert into job_lease (tenant_id, job_id, token, worker_id, charged, released)
-                   select tenant_id, job_id, $5, $1, charged, released from taken
-                   returning tenant_id, job_id, token, charged, released)
-               select leased.tenant_id as "tenant_id!", leased.job_id as "job_id!", token as "token!",
-                      leased.charged as "charged!", leased.released as "released!",
-                      (extract(epoch from ready_at) * 1000000)::bigint as "ready_at_us!"
-               from leased join taken using (tenant_id, job_id)
-               order by ready_at, leased.job_id"#,
+                   insert into job_lease (tenant_id, job_id, token, worker_id, lane_id, charged, released)
+                   select tenant_id, job_id, $2, $1, lane_id, charged, released from taken)
+               select a.lane_id as "lane_id!", t.tenant_id as "tenant_id?", t.job_id as "job_id?",
+                      t.charged as "charged?", t.released as "released?",
+                      (extract(epoch from t.ready_at) * 1000000)::bigint as "ready_at_us?"
+               from asked a left join taken t on t.lane_id = a.lane_id
+               order by t.ready_at, t.job_id"#,
             worker.0,
-            limit,
-            after.ready_at_us as f64,
-            after.job.0,
             token.0,
+            &column(shares, |share| share.lane.0),
+            &column(shares, |share| share.most),
+            &column(shares, |share| share.after.ready_at_us as f64),
+            &column(shares, |share| share.after.job.0),
+            &column(&search.gaps, |gap| gap.0),
+            &column(&search.gaps, |gap| gap.1),
+            search.each_found,
+            served.queues.as_deref() as Option<&[String]>,
+            &served.tags,
         )
         .fetch_all(&self.pool)
         .await
         .doing("claiming jobs")?;
-        let position = rows.last().map(|row| ClaimPosition { ready_at_us: row.ready_at_us, job: JobId(row.job_id) });
-        let claims = rows
-            .into_iter()
-            .map(|row| Claim {
-                tenant: row.tenant_id,
-                job: JobId(row.job_id),
-                token: ClaimToken(row.token),
-                charged: row.charged,
-                released: row.released,
-            })
-            .collect();
-        Ok((claims, position))
+        let mut claimed = Claimed::default();
+        for row in rows {
+            let lane = LaneId(row.lane_id);
+            let reached = claimed.reached.entry(lane).or_default();
+            let (Some(tenant), Some(job), Some(charged), Some(released), Some(ready_at_us)) =
+                (row.tenant_id, row.job_id, row.charged, row.released, row.ready_at_us)
+            else {
+                continue;
+            };
+            reached.jobs += 1;
+            reached.position = ClaimPosition { ready_at_us, job: JobId(job) };
+            claimed.claims.push(Claim { tenant, job: JobId(job), lane, token, charged, released });
+        }
+        Ok(claimed)
     }
 
     /// Makes the jobs of these claims ready again: this worker never learned that it has them.
@@ -170,9 +265,9 @@ impl Store {
         let returned = sqlx::query!(
             "with gone as (
                  delete from job_lease where worker_id = $1 and token = any($2)
-                 returning tenant_id, job_id, charged, released)
-             insert into job_ready (tenant_id, job_id, charged, released)
-             select tenant_id, job_id, charged, released from gone",
+                 returning tenant_id, job_id, lane_id, charged, released)
+             insert into job_ready (tenant_id, job_id, lane_id, charged, released)
+             select tenant_id, job_id, lane_id, charged, released from gone",
             worker.0,
             &tokens,
         )
@@ -338,9 +433,9 @@ impl Store {
                  order by due_at, job_id limit $1 for update skip locked),
              moved as (
                  delete from job_deferred where ctid = any(array(select place from due))
-                 returning tenant_id, job_id, charged, released)
-             insert into job_ready (tenant_id, job_id, charged, released)
-             select tenant_id, job_id, charged, released from moved",
+                 returning tenant_id, job_id, lane_id, charged, released)
+             insert into job_ready (tenant_id, job_id, lane_id, charged, released)
+             select tenant_id, job_id, lane_id, charged, released from moved",
             limit,
         )
         .execute(&self.pool)
@@ -349,13 +444,16 @@ impl Store {
         Ok(moved.rows_affected())
     }
 
-    /// The tokens of a worker's leased jobs whose run is being cancelled.
+    /// The tokens of a worker's leased jobs whose run is being cancelled. It starts from these runs, of which there are
+    /// mostly none: a worker's leases leave many dead rows behind.
     pub async fn list_claims_to_cancel(&self, worker: WorkerId) -> Result<Vec<(JobId, ClaimToken)>, StoreError> {
         let leases = sqlx::query!(
-            "select l.job_id, l.token from job_lease l
-             join job j on j.tenant_id = l.tenant_id and j.job_id = l.job_id
-             join run r on r.tenant_id = j.tenant_id and r.run_id = j.run_id
-             where l.worker_id = $1 and r.cancel_requested_at is not null",
+            "select l.job_id, l.token from run r
+             cross join lateral (
+                 select j.tenant_id, j.job_id, l.token from job j
+                 join job_lease l on l.tenant_id = j.tenant_id and l.job_id = j.job_id
+                 where j.run_id = r.run_id and j.tenant_id = r.tenant_id and l.worker_id = $1 offset 0) l
+             where r.state = 'running' and r.cancel_requested_at is not null",
             worker.0
         )
         .fetch_all(&self.pool)

@@ -9,10 +9,12 @@ use super::{
     Store, StoreError, column,
     commit::{Committed, End, end_jobs, job_name},
     error::Doing as _,
+    lanes::{LaneId, ensure_lanes},
 };
 use crate::{
-    id::{AssetVersionId, AttemptId, JobId, MaterializationId, PipelineVersionId, RunId, WorkerId},
+    id::{AssetVersionId, AttemptId, JobId, MaterializationId, PipelineId, PipelineVersionId, RunId, WorkerId},
     limit::{INSERT_ROWS_MAX, LIST_ROWS_MAX},
+    pipeline::policy::Route,
 };
 
 /// A plan on its way to the database.
@@ -22,6 +24,8 @@ pub struct NewRun {
     pub id: RunId,
     /// Whose it is.
     pub tenant: String,
+    /// Of what.
+    pub pipeline: PipelineId,
     /// Of which deploy.
     pub pipeline_version: PipelineVersionId,
     /// The process that waits for it; nobody when it is detached.
@@ -41,6 +45,8 @@ pub struct NewJob {
     pub asset_version: AssetVersionId,
     /// Canonical text.
     pub partition_key: String,
+    /// Where it queues.
+    pub route: Route,
     /// Why.
     pub reason: String,
     /// Whether an earlier result may not be used again.
@@ -171,7 +177,9 @@ impl Store {
     pub async fn submit_run(&self, run: &NewRun) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await.doing("submitting a run")?;
         insert_run(&mut transaction, run, "user").await?;
-        transaction.commit().await.doing("submitting a run")
+        transaction.commit().await.doing("submitting a run")?;
+        self.announce_ready_jobs().await;
+        Ok(())
     }
 
     /// One run.
@@ -462,8 +470,10 @@ pub(super) async fn insert_run(connection: &mut PgConnection, run: &NewRun, acto
     for inputs in inputs.chunks(INSERT_ROWS_MAX) {
         insert_inputs(connection, &run.tenant, inputs).await?;
     }
+    let routes = run.jobs.iter().map(|job| &job.route).collect();
+    let lanes = ensure_lanes(connection, &run.tenant, run.pipeline, routes).await?;
     for jobs in run.jobs.chunks(INSERT_ROWS_MAX) {
-        enqueue_jobs(connection, &run.tenant, jobs).await?;
+        enqueue_jobs(connection, &run.tenant, jobs, &lanes).await?;
     }
     sqlx::query!(
         "insert into audit (tenant_id, actor, action, subject, details)
@@ -545,26 +555,35 @@ async fn insert_inputs(
     Ok(())
 }
 
-async fn enqueue_jobs(connection: &mut PgConnection, tenant: &str, jobs: &[NewJob]) -> Result<(), StoreError> {
+async fn enqueue_jobs(
+    connection: &mut PgConnection,
+    tenant: &str,
+    jobs: &[NewJob],
+    lanes: &HashMap<Route, LaneId>,
+) -> Result<(), StoreError> {
     let pending =
         |job: &NewJob| job.inputs.iter().filter(|input| matches!(input.origin, InputOrigin::Job(_))).count() as i32;
     let (blocked, ready): (Vec<&NewJob>, Vec<&NewJob>) = jobs.iter().partition(|job| pending(job) > 0);
-    let ids: Vec<Uuid> = blocked.iter().map(|job| job.id.0).collect();
-    let remaining: Vec<i32> = blocked.iter().map(|job| pending(job)).collect();
     sqlx::query!(
-        "insert into job_blocked (tenant_id, job_id, remaining) select $1, * from unnest($2::uuid[], $3::int[])",
+        "insert into job_blocked (tenant_id, job_id, lane_id, remaining)
+         select $1, * from unnest($2::uuid[], $3::int[], $4::int[])",
         tenant,
-        &ids,
-        &remaining,
+        &column(&blocked, |job| job.id.0),
+        &column(&blocked, |job| lanes[&job.route].0),
+        &column(&blocked, |job| pending(job)),
     )
     .execute(&mut *connection)
     .await
     .doing("enqueueing jobs")?;
-    let ids: Vec<Uuid> = ready.iter().map(|job| job.id.0).collect();
-    sqlx::query!("insert into job_ready (tenant_id, job_id) select $1, * from unnest($2::uuid[])", tenant, &ids,)
-        .execute(connection)
-        .await
-        .doing("enqueueing jobs")?;
+    sqlx::query!(
+        "insert into job_ready (tenant_id, job_id, lane_id) select $1, * from unnest($2::uuid[], $3::int[])",
+        tenant,
+        &column(&ready, |job| job.id.0),
+        &column(&ready, |job| lanes[&job.route].0),
+    )
+    .execute(connection)
+    .await
+    .doing("enqueueing jobs")?;
     Ok(())
 }
 

@@ -75,7 +75,7 @@ impl Store {
                    order by l.tenant_id, l.job_id limit $2 for update of l skip locked)
                delete from job_lease l using lost
                where l.tenant_id = lost.tenant_id and l.job_id = lost.job_id
-               returning l.tenant_id, l.job_id, l.token, l.worker_id, l.charged, l.released,
+               returning l.tenant_id, l.job_id, l.lane_id, l.token, l.worker_id, l.charged, l.released,
                          (extract(epoch from now() - l.claimed_at) * 1000000)::bigint as "held_us!""#,
             SESSION_EXPIRY.as_secs_f64(),
             RESCUE_JOBS_MAX,
@@ -102,9 +102,10 @@ impl Store {
             .await
             .doing("recording a lost attempt")?;
             sqlx::query!(
-                "insert into job_ready (tenant_id, job_id, charged, released) values ($1, $2, $3, $4)",
+                "insert into job_ready (tenant_id, job_id, lane_id, charged, released) values ($1, $2, $3, $4, $5)",
                 job.tenant_id,
                 job.job_id,
+                job.lane_id,
                 job.charged,
                 job.released.saturating_add(1),
             )

@@ -1,16 +1,17 @@
-//! One `[assets.NAME]` section: configuration, limits, retries, and the grants by [`super::grant`].
+//! One `[assets.NAME]` section: configuration, limits, retries, queue, and the grants by [`super::grant`].
 
 use std::time::Duration;
 
 use super::{
     super::{
-        policy::{Backoff, Limits, RetryPolicy},
+        definition::name_mistake,
+        policy::{Backoff, Limits, RetryPolicy, Route},
         quantity::{duration_text, fuel_text, parse_fuel},
         recipe::canonical_json,
     },
     AssetSettings,
     grant::read_grants,
-    reader::{Entry, Quantity, Reader, bytes, duration},
+    reader::{Entry, Quantity, Reader, Section, bytes, duration},
     resource::Declared,
 };
 use crate::limit;
@@ -36,7 +37,8 @@ pub(super) fn read_asset<'a>(
     entry: &Entry<'a>,
     resources: &Declared,
 ) -> Option<AssetSettings> {
-    let section = reader.section(entry, &["grants", "config", "limits", "retry", "fresh_for"])?;
+    let known = ["grants", "config", "limits", "retry", "fresh_for", "queue", "priority", "worker_tags"];
+    let section = reader.section(entry, &known)?;
     let mut settings = AssetSettings::default();
     if let Some(entry) = section.get("grants") {
         settings.grants = read_grants(reader, entry, resources);
@@ -60,7 +62,37 @@ pub(super) fn read_asset<'a>(
         reader.remember(entry);
         settings.fresh_for_ms = reader.quantity(entry, &duration(SHORTEST, limit::FRESH_FOR_MAX));
     }
+    settings.route = read_route(reader, &section);
     Some(settings)
+}
+
+fn read_route<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Route {
+    let mut route = Route::default();
+    if let Some((entry, queue)) = section.get("queue").and_then(|entry| Some((entry, reader.string(entry)?))) {
+        if let Some(mistake) = name_mistake("a queue", queue) {
+            reader.refuse(entry, mistake, "");
+        }
+        route.queue = queue.to_owned();
+    }
+    let bounds = -limit::PRIORITY_MAX..=limit::PRIORITY_MAX;
+    if let Some(priority) = section.get("priority").and_then(|entry| reader.signed(entry, bounds)) {
+        route.priority = priority;
+    }
+    let Some((entry, tags)) = section.get("worker_tags").and_then(|entry| Some((entry, reader.strings(entry)?))) else {
+        return route;
+    };
+    if tags.len() > limit::WORKER_TAGS_MAX {
+        let message = format!("{} tags are more than the {} of an asset", tags.len(), limit::WORKER_TAGS_MAX);
+        reader.refuse(entry, message, "");
+        return route;
+    }
+    for tag in tags {
+        if let Some(mistake) = name_mistake("a worker's tag", tag) {
+            reader.refuse(entry, mistake, "");
+        }
+        route.tags.insert(tag.to_owned());
+    }
+    route
 }
 
 fn read_limits<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Limits {

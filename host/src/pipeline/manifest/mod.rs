@@ -27,7 +27,7 @@ use self::{
 use super::{
     definition::name_mistake,
     diagnostic::{Diagnostic, Place, bounded, shown},
-    policy::{Limits, RetryPolicy},
+    policy::{Limits, RetryPolicy, Route},
     resource::{Grant, Resource},
     schedule::Schedule,
 };
@@ -70,6 +70,8 @@ pub struct AssetSettings {
     pub limits: Limits,
     /// When a job is tried again.
     pub retry: RetryPolicy,
+    /// Where its jobs queue.
+    pub route: Route,
     /// How long an effectful asset's result is as good as a new one, in milliseconds.
     pub fresh_for_ms: Option<u64>,
 }

@@ -3,7 +3,11 @@
 //! Reading never stops at the first mistake: each reader records a diagnostic and returns nothing, and the caller
 //! goes on with a default, so that one answer names everything. What the keys mean is [`super`]'s business.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::{Range, RangeInclusive},
+    time::Duration,
+};
 
 use serde_json::{Map, Value as Json};
 use toml_edit::{Item, TableLike, Value};
@@ -232,6 +236,20 @@ impl<'a> Reader<'a> {
         let bounded = u32::try_from(integer).ok().filter(|integer| (min..=max).contains(integer));
         if bounded.is_none() {
             self.refuse(entry, format!("{integer} is out of bounds"), format!("from {min} to {max}"));
+        }
+        bounded
+    }
+
+    /// A whole number within bounds on both sides of zero.
+    pub fn signed(&mut self, entry: &Entry<'a>, bounds: RangeInclusive<i16>) -> Option<i16> {
+        let Some(integer) = entry.item.as_integer() else {
+            self.refuse_type(entry, "a whole number");
+            return None;
+        };
+        let bounded = i16::try_from(integer).ok().filter(|integer| bounds.contains(integer));
+        if bounded.is_none() {
+            let fix = format!("from {} to {}", bounds.start(), bounds.end());
+            self.refuse(entry, format!("{integer} is out of bounds"), fix);
         }
         bounded
     }

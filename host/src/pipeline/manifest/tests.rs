@@ -191,7 +191,7 @@ fn unknown_keys_are_refused_everywhere() {
     check(answer("[asset.raw]\n"), "flowstone.toml:5:2: asset: unknown key; did you mean `assets`?");
     check(
         answer("[assets.raw]\ncolour = \"blue\"\n"),
-        "flowstone.toml:6:1: assets.raw.colour: unknown key; known here: grants, config, limits, retry, fresh_for",
+        "flowstone.toml:6:1: assets.raw.colour: unknown key; known here: grants, config, limits, retry, fresh_for, queue, priority, worker_tags",
     );
     check(
         answer("[[components]]\npath = \"b\"\nsha = \"x\"\n"),

@@ -5,7 +5,7 @@ use super::{
         asset::{Mapping, TimeUnit},
         graph::tests::asset,
         keyspace::tests::{at, list, time},
-        policy::{Limits, RetryPolicy},
+        policy::{Limits, RetryPolicy, Route},
         recipe::{InputVersion, config_digest, input_digest, reach_digest, sources_digest},
         resource::{Access, DirectoryGrant, Grant},
         selection::resolve_selection,
@@ -18,6 +18,7 @@ const NOW: &str = "2016-01-01T00:00:00Z";
 /// An asset with nothing special, as the manifest binds it.
 pub(crate) fn bound(name: &str, inputs: &[&str]) -> BoundAsset {
     BoundAsset {
+        route: Route::default(),
         definition: asset(name, inputs),
         component: Digest::of(b"component"),
         grants: vec![],

@@ -116,19 +116,21 @@ async fn insert_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), 
     Ok(())
 }
 
-/// One line of audit and one of the outbox for each end.
+/// One line of audit and one of the outbox for the ends of one kind in one run: a line for each job would be a fifth of
+/// all that a job writes.
 async fn record_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
     sqlx::query!(
         "with ended as (
-             select tenant_id, run_id, job_id, name, state, jsonb_strip_nulls(jsonb_build_object(
-                 'run', run_id, 'job', job_id, 'cause', cause, 'materialization', materialization_id)) as details
+             select tenant_id, run_id, state, jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+                 'job', job_id, 'name', name, 'cause', cause, 'materialization', materialization_id)) order by job_id) as jobs
              from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::uuid[])
-                 as e (tenant_id, run_id, job_id, name, state, cause, materialization_id)),
+                 as e (tenant_id, run_id, job_id, name, state, cause, materialization_id)
+             group by tenant_id, run_id, state),
          audited as (
              insert into audit (tenant_id, actor, action, subject, details)
-             select tenant_id, 'worker', 'job.' || state, name, details from ended)
+             select tenant_id, 'worker', 'job.' || state, run_id::text, jsonb_build_object('jobs', jobs) from ended)
          insert into outbox (tenant_id, topic, payload)
-         select tenant_id, 'job.' || state, details || jsonb_build_object('name', name) from ended",
+         select tenant_id, 'job.' || state, jsonb_build_object('run', run_id, 'jobs', jobs) from ended",
         &column(ends, |end| end.tenant.clone()),
         &column(ends, |end| end.run.0),
         &column(ends, |end| end.job.0),

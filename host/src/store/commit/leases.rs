@@ -9,7 +9,8 @@ use super::values::{Counts, Ending, FinishedJob};
 use crate::store::{StoreError, column, error::Doing as _, queue::Claim};
 
 /// The fence: only rows that still carry the claim's token go, and only their jobs are written. Returns these, each
-/// with how many inputs wait for it.
+/// with how many inputs wait for it. A row that a rescue takes meanwhile is gone when the delete comes to it; nobody else
+/// waits for leases of this worker, so no order of locks is needed.
 pub(super) async fn delete_leases(
     connection: &mut PgConnection,
     batch: &[FinishedJob],
@@ -17,8 +18,7 @@ pub(super) async fn delete_leases(
     let held = sqlx::query!(
         r#"with held as materialized (
              select l.ctid as place from unnest($1::text[], $2::uuid[], $3::uuid[]) as b (tenant_id, job_id, token)
-             join job_lease l on l.tenant_id = b.tenant_id and l.job_id = b.job_id and l.token = b.token
-             order by l.tenant_id, l.job_id for update of l)
+             join job_lease l on l.tenant_id = b.tenant_id and l.job_id = b.job_id and l.token = b.token)
          delete from job_lease l where ctid = any(array(select place from held))
          returning job_id, (select j.dependents from job j
              where j.tenant_id = l.tenant_id and j.job_id = l.job_id) as "dependents!""#,
@@ -53,16 +53,17 @@ async fn defer_jobs(connection: &mut PgConnection, batch: &[&FinishedJob]) -> Re
         return Ok(());
     }
     sqlx::query!(
-        "insert into job_deferred (tenant_id, job_id, due_at, cause, charged, released)
-         select tenant_id, job_id, now() + wait_ms * interval '1 millisecond', cause, charged, released
-         from unnest($1::text[], $2::uuid[], $3::float8[], $4::text[], $5::smallint[], $6::smallint[])
-             as d (tenant_id, job_id, wait_ms, cause, charged, released)",
+        "insert into job_deferred (tenant_id, job_id, due_at, cause, charged, released, lane_id)
+         select tenant_id, job_id, now() + wait_ms * interval '1 millisecond', cause, charged, released, lane_id
+         from unnest($1::text[], $2::uuid[], $3::float8[], $4::text[], $5::smallint[], $6::smallint[], $7::int[])
+             as d (tenant_id, job_id, wait_ms, cause, charged, released, lane_id)",
         &column(&rows, |(claim, ..)| claim.tenant.clone()),
         &column(&rows, |(claim, ..)| claim.job.0),
         &column(&rows, |(_, wait_ms, ..)| *wait_ms as f64),
         &column(&rows, |(_, _, cause, _)| (*cause).to_owned()),
         &column(&rows, |(claim, .., counts)| claim.charged.saturating_add(i16::from(*counts == Counts::Charged))),
         &column(&rows, |(claim, .., counts)| claim.released.saturating_add(i16::from(*counts == Counts::Released))),
+        &column(&rows, |(claim, ..)| claim.lane.0),
     )
     .execute(connection)
     .await
@@ -77,10 +78,11 @@ async fn release_jobs(connection: &mut PgConnection, batch: &[&FinishedJob]) -> 
         return Ok(0);
     }
     sqlx::query!(
-        "insert into job_ready (tenant_id, job_id, charged, released)
-         select * from unnest($1::text[], $2::uuid[], $3::smallint[], $4::smallint[])",
+        "insert into job_ready (tenant_id, job_id, lane_id, charged, released)
+         select * from unnest($1::text[], $2::uuid[], $3::int[], $4::smallint[], $5::smallint[])",
         &column(&claims, |claim| claim.tenant.clone()),
         &column(&claims, |claim| claim.job.0),
+        &column(&claims, |claim| claim.lane.0),
         &column(&claims, |claim| claim.charged),
         &column(&claims, |claim| claim.released.saturating_add(1)),
     )

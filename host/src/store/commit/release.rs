@@ -269,8 +269,8 @@ async fn release_dependents(connection: &mut PgConnection, arrivals: &[Arrival])
              delete from job_blocked b using waiting
              where b.tenant_id = waiting.tenant_id and b.job_id = waiting.job_id
                and waiting.remaining <= waiting.arrived
-             returning b.tenant_id, b.job_id)
-         insert into job_ready (tenant_id, job_id) select tenant_id, job_id from freed",
+             returning b.tenant_id, b.job_id, b.lane_id)
+         insert into job_ready (tenant_id, job_id, lane_id) select tenant_id, job_id, lane_id from freed",
         &column(arrivals, |arrival| arrival.tenant.clone()),
         &column(arrivals, |arrival| arrival.job),
         &column(arrivals, |arrival| arrival.after),
