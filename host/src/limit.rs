@@ -153,6 +153,11 @@ pub const RELEASE_INLINE_MAX: i32 = 32;
 pub const RELEASE_BATCH_MAX: i64 = 4_000;
 /// Jobs whose dependents one such transaction may release, where each has few.
 pub const RELEASE_NOTES_MAX: i64 = 1_000;
+/// Jobs that end with the live jobs they had joined, in one commit: as with dependents, some tenths of a second. Whoever
+/// is past that is found by the sweep.
+pub const JOINED_ENDED_MAX: i64 = 4_000;
+/// Joined jobs that one sweep looks at, each time that it is looked for releases: about ten milliseconds of reading.
+pub const JOINED_SWEPT_MAX: i64 = 2_000;
 /// Nodes of one lineage walk: more cannot be drawn, and a walk must not hold the database's memory.
 pub const LINEAGE_NODES_MAX: usize = 10_000;
 
@@ -226,8 +231,14 @@ pub const INPUTS_LOADED_MAX: usize = 10_000;
 /// Inputs of claimed jobs that a process holds, from their look-up to the commit of the last edge: each takes about a
 /// kilobyte. A job with more inputs than that is the only one.
 pub const INPUTS_HELD_MAX: usize = 100_000;
-/// How long a job waits for another one that makes the same.
-pub const INFLIGHT_WAIT: Duration = Duration::from_millis(200);
+/// An idempotency key: as long as those that clients of other services send. `submission_key_is_bounded` says the same.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Times that a claimed job asks for the key of its recipe while the end of another job gives it up...
+pub const LIVE_KEY_TRIES: usize = 5;
+/// ...and how long it waits before it asks again: about as long as that commit takes.
+pub const LIVE_KEY_WAIT: Duration = Duration::from_millis(5);
+/// How long a job is put off that has asked so often: the database is busy, or away.
+pub const LIVE_KEY_PUT_OFF: Duration = Duration::from_millis(200);
 /// Times that an attempt is repeated because a directory changed while it read: then it changes all the time.
 pub const SOURCE_CHANGES_MAX: i64 = 10;
 /// Bytes that one commit carries, about: a message to Postgres ends at 1 GiB, and each is held twice while it is sent.

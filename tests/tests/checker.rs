@@ -73,6 +73,7 @@ const RULES: &[(&str, &str)] = &[
                  case when exists (select from job_ready p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'ready' end,
                  case when exists (select from job_deferred p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'deferred' end,
                  case when exists (select from job_paused p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'paused' end,
+                 case when exists (select from job_joined p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'joined' end,
                  case when exists (select from job_lease p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'lease' end,
                  case when exists (select from job_end p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'end' end
              ], null) as places from job j) as places_of_jobs
@@ -192,6 +193,7 @@ const RULES: &[(&str, &str)] = &[
              select tenant_id, job_id, charged from job_ready
              union all select tenant_id, job_id, charged from job_deferred
              union all select tenant_id, job_id, charged from job_paused
+             union all select tenant_id, job_id, charged from job_joined
              union all select tenant_id, job_id, charged from job_lease) as p
          where p.charged <> (select count(*) from attempt t
              where t.tenant_id = p.tenant_id and t.job_id = p.job_id and t.charged)",
@@ -205,9 +207,17 @@ const RULES: &[(&str, &str)] = &[
          where t.attempt_id is null or m.materialization_id is null",
     ),
     (
-        "an in-flight key belongs to a lease",
-        "select format('of job %s', i.job_id) from inflight i
-         where not exists (select from job_lease l where l.tenant_id = i.tenant_id and l.job_id = i.job_id)",
+        "the key of a recipe belongs to a live job that has been claimed, and waits for no other",
+        "select format('of job %s', k.job_id) from live_job k
+         where exists (select from job_end e where e.tenant_id = k.tenant_id and e.job_id = k.job_id)
+            or exists (select from job_blocked b where b.tenant_id = k.tenant_id and b.job_id = k.job_id)
+            or exists (select from job_joined q where q.tenant_id = k.tenant_id and q.job_id = k.job_id)",
+    ),
+    (
+        "a joined job waits for the live job of its recipe",
+        "select format('job %s', q.job_id) from job_joined q
+         where not exists (select from live_job k where k.tenant_id = q.tenant_id and k.job_id = q.joined_id
+             and k.recipe = q.recipe)",
     ),
     (
         "a parked job waits for a pause",
@@ -232,6 +242,7 @@ const RULES: &[(&str, &str)] = &[
              select tenant_id, job_id from job_ready
              union all select tenant_id, job_id from job_deferred
              union all select tenant_id, job_id from job_paused
+             union all select tenant_id, job_id from job_joined
              union all select tenant_id, job_id from job_lease) as p
          join job_input i using (tenant_id, job_id)
          where i.upstream_job_id is not null
@@ -478,8 +489,13 @@ const BREAKAGES: &[(&str, &str)] = &[
         "a success that counts and a new materialization are the same",
     ),
     (
-        "insert into inflight select tenant_id, asset_id, partition_key, recipe, job_id from materialization limit 1",
-        "an in-flight key belongs to a lease",
+        "insert into live_job select tenant_id, asset_id, partition_key, recipe, job_id from materialization limit 1",
+        "the key of a recipe belongs to a live job that has been claimed, and waits for no other",
+    ),
+    (
+        "insert into job_joined select m.tenant_id, m.job_id, (select j.job_id from job j where j.job_id <> m.job_id limit 1),
+             m.recipe, 0, 0 from materialization m limit 1",
+        "a joined job waits for the live job of its recipe",
     ),
     (
         "insert into job_paused select tenant_id, job_id, gen_random_uuid(), gen_random_uuid(), 0, 0 from job_end limit 1",

@@ -31,4 +31,5 @@ mod structure;
 mod support;
 mod tenants;
 mod traces;
+mod unique;
 mod workers;

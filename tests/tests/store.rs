@@ -10,7 +10,7 @@ use flowstone::{
         lanes::LaneId,
         lineage::Direction,
         pipelines::{NewAssetVersion, NewPipelineVersion, PipelineVersionRecord, ResourceRecord},
-        queue::{Claim, ClaimPosition, ClaimedInputs, Inflight, LaneSearch, LaneShare, Served},
+        queue::{Claim, ClaimPosition, ClaimedInputs, LaneSearch, LaneShare, Served},
         runs::{InputOrigin, NewJob, NewJobInput, NewRun},
     },
 };
@@ -31,7 +31,7 @@ pub struct Bench {
     pub database: Database,
     pub store: Store,
     pub worker: WorkerId,
-    pipeline: PipelineVersionRecord,
+    pub pipeline: PipelineVersionRecord,
 }
 
 impl Bench {
@@ -83,7 +83,7 @@ impl Bench {
         (run.id, ids)
     }
 
-    fn asset(&self, name: &str) -> &flowstone::store::pipelines::AssetVersionRecord {
+    pub fn asset(&self, name: &str) -> &flowstone::store::pipelines::AssetVersionRecord {
         self.pipeline.assets.iter().find(|asset| asset.name == name).unwrap()
     }
 
@@ -182,7 +182,8 @@ impl Bench {
         let statement = match table {
             "materialization" => "select count(*) from materialization",
             "attempt" => "select count(*) from attempt",
-            "inflight" => "select count(*) from inflight",
+            "live_job" => "select count(*) from live_job",
+            "job_joined" => "select count(*) from job_joined",
             "job_lease" => "select count(*) from job_lease",
             "job_ready" => "select count(*) from job_ready",
             "job_blocked" => "select count(*) from job_blocked",
@@ -345,29 +346,6 @@ async fn a_retry_is_charged_and_comes_back_when_it_is_due() {
     sqlx::query("update job_deferred set due_at = now()").execute(&bench.database.pool().await).await.unwrap();
     assert_eq!(bench.store.promote_due_jobs(10).await.unwrap(), 1);
     assert_eq!(bench.claim_one().await.charged, 1);
-}
-
-#[tokio::test]
-async fn one_recipe_is_made_by_one_live_job() {
-    let bench = Bench::new().await;
-    bench.submit(&[("a", "none", &[])]).await;
-    bench.submit(&[("a", "none", &[])]).await;
-    let claims = bench.claim(2).await;
-    let keys: Vec<Inflight> = claims
-        .iter()
-        .map(|claim| Inflight {
-            claim: claim.clone(),
-            asset: bench.asset("a").asset,
-            partition_key: "none".to_owned(),
-            recipe: Digest::of(b"recipe"),
-        })
-        .collect();
-    let first = bench.store.take_inflight_keys(&keys).await.unwrap();
-    assert_eq!(first.len(), 1);
-    assert!(bench.store.take_inflight_keys(&keys).await.unwrap().is_empty());
-    bench.store.expire_all_sessions().await.unwrap();
-    bench.store.rescue_lost_jobs().await.unwrap();
-    assert_eq!((bench.count("inflight").await, bench.count("job_lease").await), (0, 0), "a lost lease frees its key");
 }
 
 #[tokio::test]

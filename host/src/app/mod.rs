@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 pub use deploy::{Checked, Deployed, MANIFEST_NAME, Pipeline, PipelineAsset};
 pub use plan::{PlanRequest, Wanted};
+pub use run::{IdempotencyKey, Submitted};
 pub use schedule::{Fired, ScheduleState};
 
 use crate::{

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::{
+    app::IdempotencyKey,
     config::{GlobalFlags, WorkerFlags},
     limit::{FIRE_TIMES_LISTED_DEFAULT, FIRE_TIMES_LISTED_MAX, RUNS_LISTED_DEFAULT},
 };
@@ -292,6 +293,9 @@ pub struct Run {
     /// What it is to cover.
     #[command(flatten)]
     pub selection: Selection,
+    /// Submit it once under this key: the same command again gives the run that the first one made
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<IdempotencyKey>,
     /// How.
     #[command(flatten)]
     pub how: How,

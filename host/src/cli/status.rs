@@ -62,6 +62,7 @@ fn job_json(job: &JobRecord) -> Value {
         "cause": job.cause,
         "reused": job.reused,
         "materialization": job.materialization,
+        "joined_run": job.joined_run,
         "attempts": job.attempts,
         "ended_at_ms": job.ended_at_ms,
     })
@@ -80,7 +81,7 @@ fn render(run: &RunRecord, jobs: &[JobRecord], terminal: bool) -> String {
         text.push('\n');
         text.push_str(&by_asset(jobs, terminal));
     }
-    for state in ["failed", "cancelled", "skipped", "running", "deferred", "paused"] {
+    for state in ["failed", "cancelled", "skipped", "running", "joined", "deferred", "paused"] {
         list_state(&mut text, state, jobs);
     }
     if jobs.iter().any(|job| job.state == "failed") {
@@ -96,8 +97,8 @@ fn line(text: &mut String, line: impl AsRef<str>) {
 
 /// How many jobs of each asset are in each state; states that no job is in have no column.
 fn by_asset(jobs: &[JobRecord], terminal: bool) -> String {
-    const STATES: [&str; 9] =
-        ["blocked", "ready", "deferred", "paused", "running", "succeeded", "skipped", "failed", "cancelled"];
+    const STATES: [&str; 10] =
+        ["blocked", "ready", "deferred", "paused", "joined", "running", "succeeded", "skipped", "failed", "cancelled"];
     let present: Vec<&'static str> =
         STATES.into_iter().filter(|state| jobs.iter().any(|job| job.state == *state)).collect();
     let mut assets: Vec<(&str, Vec<usize>)> = Vec::new();
@@ -124,7 +125,7 @@ fn list_state(text: &mut String, state: &str, jobs: &[JobRecord]) {
     let mut groups: Vec<(&JobRecord, usize)> = Vec::new();
     let mut place = std::collections::HashMap::new();
     for job in jobs.iter().filter(|job| job.state == state) {
-        let at = *place.entry((&job.asset, &job.cause)).or_insert_with(|| {
+        let at = *place.entry((&job.asset, &job.cause, job.joined_run)).or_insert_with(|| {
             groups.push((job, 0));
             groups.len() - 1
         });
@@ -136,7 +137,10 @@ fn list_state(text: &mut String, state: &str, jobs: &[JobRecord]) {
     write!(text, "\n{state}:\n").expect("writing to a string cannot fail");
     for (first, count) in groups.iter().take(CAUSES_SHOWN_MAX) {
         let more = if *count > 1 { format!(" and {} more", count - 1) } else { String::new() };
-        let cause = first.cause.as_ref().map(|cause| format!(": {}", one_line(cause))).unwrap_or_default();
+        let cause = match first.joined_run {
+            Some(run) => format!(": run {run}"),
+            None => first.cause.as_ref().map(|cause| format!(": {}", one_line(cause))).unwrap_or_default(),
+        };
         line(text, format!("  {}{more}{cause}", one_line(&job(&first.asset, &first.partition_key))));
     }
     if let Some(more) = groups.len().checked_sub(CAUSES_SHOWN_MAX).filter(|more| *more > 0) {
@@ -178,6 +182,7 @@ pub(super) mod tests {
             cause: cause.map(Into::into),
             reused: false,
             materialization: None,
+            joined_run: None,
             attempts: 1,
             ended_at_ms: None,
         }
@@ -211,6 +216,15 @@ pub(super) mod tests {
 
         more: flowstone logs 0193b5a0-1c2d-7abc-8def-0123456789ab ASSET
         ");
+    }
+
+    #[test]
+    fn a_joined_job_is_shown_with_the_run_whose_job_it_waits_for() {
+        let mut jobs = ["month=month:2012-01", "month=month:2012-02"].map(|key| a_job("monthly", key, "joined", None));
+        jobs.iter_mut().for_each(|job| job.joined_run = Some(a_run().id));
+        let text = render(&a_run(), &jobs, false);
+        let told = format!("\njoined:\n  monthly[2012-01] and 1 more: run {}\n", a_run().id);
+        assert!(text.contains(&told), "{text}");
     }
 
     #[test]

@@ -92,6 +92,15 @@ pub enum Event {
         /// When, in milliseconds from now.
         wait_ms: u64,
     },
+    /// A job waits for a live one that makes the same, and takes its end.
+    Joined {
+        /// The job's run.
+        run: RunId,
+        /// The job.
+        job: JobId,
+        /// The run of the live job.
+        joined: RunId,
+    },
     /// A job ended, and the database says so.
     Ended(crate::store::commit::EndedJob),
     /// The database or the blob store is in trouble; work goes on when it is over.
@@ -159,7 +168,7 @@ struct Shared {
     drained: Notify,
     /// Wakes the publisher: a commit staged files.
     publish: Notify,
-    /// Wakes the releaser: a commit left dependents to it.
+    /// Wakes the releaser: a commit left dependents to it, or jobs that had joined others.
     release: Notify,
     /// Claimed or about to be, and not yet handed to the committer.
     pending: AtomicUsize,

@@ -1,8 +1,8 @@
 //! Preparing: from claims to attempts that need nothing but a thread.
 //!
 //! Everything that an attempt needs is looked up here, in batches: definitions, code, inputs, directories as they are
-//! now. What needs no attempt ends here: cancelled jobs, results that are there already, and jobs that another live
-//! job is making.
+//! now. What needs no attempt ends here: cancelled jobs, results that are there already, and jobs that join a live one
+//! which makes the same.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,8 +29,8 @@ use crate::{
     engine::{Attempt, Component, LoadError},
     id::{AssetId, AssetVersionId, AttemptId, JobId, MaterializationId, RunId},
     limit::{
-        ASSETS_CACHED_MAX, HOST_FAULT_WAIT_BASE, INFLIGHT_WAIT, INLINE_INPUT_BYTES_MAX, INPUTS_HELD_MAX,
-        INPUTS_LOADED_MAX,
+        ASSETS_CACHED_MAX, HOST_FAULT_WAIT_BASE, INLINE_INPUT_BYTES_MAX, INPUTS_HELD_MAX, INPUTS_LOADED_MAX,
+        LIVE_KEY_PUT_OFF, LIVE_KEY_TRIES, LIVE_KEY_WAIT,
     },
     pipeline::{
         asset::{Capability, Field},
@@ -44,8 +44,9 @@ use crate::{
     store::{
         StoreError,
         commit::{Counts, Ending, ExternalRead, FinishedJob, NewEdge, NewMaterialization, job_name},
+        live_jobs::{Joined, LiveKey},
         materializations::CachedResult,
-        queue::{Claim, ClaimedInput, ClaimedInputs, ClaimedJob, Inflight},
+        queue::{Claim, ClaimedInput, ClaimedInputs, ClaimedJob},
     },
 };
 
@@ -99,6 +100,15 @@ impl KnownAsset {
 impl KnownJob {
     pub(super) fn name(&self) -> String {
         job_name(&self.asset.bound.definition.name, self.partition_key.as_str())
+    }
+
+    fn key(&self) -> LiveKey {
+        LiveKey {
+            claim: self.claim.clone(),
+            asset: self.asset.id,
+            partition_key: self.partition_key.as_str().to_owned(),
+            recipe: self.recipe,
+        }
     }
 
     pub(super) fn finished(self, ending: Ending) -> FinishedJob {
@@ -545,36 +555,74 @@ fn reused(job: &KnownJob, result: &CachedResult) -> Ending {
     }))
 }
 
-/// Of several live jobs that would make the same, one goes on; the others wait for its result.
-async fn keep_first_of_each_recipe(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<KnownJob> {
-    if jobs.is_empty() {
-        return jobs;
-    }
-    let keys: Vec<Inflight> = jobs
-        .iter()
-        .map(|job| Inflight {
-            claim: job.claim.clone(),
-            asset: job.asset.id,
-            partition_key: job.partition_key.as_str().to_owned(),
-            recipe: job.recipe,
-        })
-        .collect();
-    let taken: HashSet<_> = match shared.store.take_inflight_keys(&keys).await {
-        Ok(taken) => taken.into_iter().collect(),
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "in-flight keys cannot be taken for now");
-            HashSet::new()
+/// Of several live jobs that would make the same, one goes on; the others join it, and are not this worker's any more.
+async fn keep_first_of_each_recipe(shared: &Shared, mut jobs: Vec<KnownJob>) -> Vec<KnownJob> {
+    let mut first = Vec::with_capacity(jobs.len());
+    for _ in 0..LIVE_KEY_TRIES {
+        if jobs.is_empty() {
+            break;
         }
-    };
-    let (first, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| taken.contains(&job.claim.job));
-    for job in others {
+        match take_or_join(shared, &jobs).await {
+            Ok((taken, joined)) => {
+                for job in std::mem::take(&mut jobs) {
+                    let id = job.claim.job;
+                    match joined.get(&id) {
+                        Some(Joined::Run(run)) => {
+                            shared.let_go(&job.claim);
+                            shared.tell(Event::Joined { run: job.run, job: id, joined: *run });
+                        }
+                        Some(Joined::Itself) => first.push(job),
+                        None if taken.contains(&id) => first.push(job),
+                        None => jobs.push(job),
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "keys of recipes cannot be taken for now");
+            }
+        }
+        if !jobs.is_empty() {
+            shared.pause(LIVE_KEY_WAIT).await;
+        }
+    }
+    for job in jobs {
         shared.finish(job.finished(Ending::Deferred {
-            wait_ms: INFLIGHT_WAIT.as_millis() as u64,
-            cause: "another job is making the same".to_owned(),
+            wait_ms: LIVE_KEY_PUT_OFF.as_millis() as u64,
+            cause: "another job that makes the same is ending".to_owned(),
             counts: Counts::Nothing,
         }));
     }
+    give_up_old_keys(shared, &first).await;
     first
+}
+
+/// Which of these jobs have their keys now, and which have joined another.
+async fn take_or_join(
+    shared: &Shared,
+    jobs: &[KnownJob],
+) -> Result<(HashSet<JobId>, HashMap<JobId, Joined>), StoreError> {
+    let mut keys: Vec<LiveKey> = jobs.iter().map(KnownJob::key).collect();
+    let taken: HashSet<JobId> = shared.store.take_live_keys(&keys).await?.into_iter().collect();
+    keys.retain(|key| !taken.contains(&key.claim.job));
+    let joined = if keys.is_empty() { HashMap::new() } else { shared.store.join_live_jobs(&keys).await? };
+    Ok((taken, joined))
+}
+
+/// A job that was tried before may have had another recipe then, because a directory has changed since.
+async fn give_up_old_keys(shared: &Shared, jobs: &[KnownJob]) {
+    let tried = jobs.iter().filter(|job| job.claim.charged > 0 || job.claim.released > 0);
+    let keys: Vec<LiveKey> = tried.map(KnownJob::key).collect();
+    if keys.is_empty() {
+        return;
+    }
+    match shared.store.give_up_old_keys(&keys).await {
+        Ok(0) => {}
+        Ok(_) => shared.wake.notify_one(),
+        // They go with the jobs' ends at the latest.
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "keys of earlier recipes are kept for now");
+        }
+    }
 }
 
 /// Loads the code and the inputs.

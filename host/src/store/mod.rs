@@ -19,6 +19,7 @@ pub mod intents;
 pub mod lanes;
 pub mod latest;
 pub mod lineage;
+pub mod live_jobs;
 pub mod materializations;
 pub mod pauses;
 pub mod pipelines;
@@ -29,6 +30,7 @@ pub mod runs;
 pub mod schedules;
 pub mod secrets;
 pub mod staged;
+pub mod submissions;
 pub mod watch;
 pub mod workers;
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Store, StoreError, column, digest, error::Doing as _, lanes::LaneId};
 use crate::{
     blob::Digest,
-    id::{AssetId, AssetVersionId, ClaimToken, JobId, MaterializationId, RunId, WorkerId},
+    id::{AssetVersionId, ClaimToken, JobId, MaterializationId, RunId, WorkerId},
     pipeline::policy::Route,
 };
 
@@ -164,19 +164,6 @@ pub struct ClaimedInput {
     pub metadata: serde_json::Value,
     /// Whether the database holds the bytes.
     pub inline: bool,
-}
-
-/// The right to be the only live job that makes one recipe of one partition.
-#[derive(Clone, Debug)]
-pub struct Inflight {
-    /// The claimed job.
-    pub claim: Claim,
-    /// What it makes.
-    pub asset: AssetId,
-    /// Canonical text.
-    pub partition_key: String,
-    /// From what.
-    pub recipe: Digest,
 }
 
 impl Store {
@@ -385,29 +372,6 @@ impl Store {
             });
         }
         Ok(by_job)
-    }
-
-    /// Takes the in-flight keys; returns the jobs that got theirs. The others wait for whoever has it.
-    pub async fn take_inflight_keys(&self, wanted: &[Inflight]) -> Result<Vec<JobId>, StoreError> {
-        let taken = sqlx::query_scalar!(
-            "insert into inflight (tenant_id, asset_id, partition_key, recipe, job_id)
-             select w.tenant_id, w.asset_id, w.partition_key, w.recipe, w.job_id
-             from unnest($1::text[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[])
-                 as w (tenant_id, asset_id, partition_key, recipe, job_id, token)
-             join job_lease l on l.tenant_id = w.tenant_id and l.job_id = w.job_id and l.token = w.token
-             order by w.tenant_id, w.asset_id, w.partition_key, w.recipe
-             on conflict do nothing returning job_id",
-            &column(wanted, |w| w.claim.tenant.clone()),
-            &column(wanted, |w| w.asset.0),
-            &column(wanted, |w| w.partition_key.clone()),
-            &column(wanted, |w| w.recipe.0.to_vec()),
-            &column(wanted, |w| w.claim.job.0),
-            &column(wanted, |w| w.claim.token.0),
-        )
-        .fetch_all(&self.pool)
-        .await
-        .doing("taking in-flight keys")?;
-        Ok(taken.into_iter().map(JobId).collect())
     }
 
     /// How many attempts at a job ended by themselves and were dropped, because a directory changed while they read. The

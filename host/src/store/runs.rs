@@ -123,7 +123,7 @@ pub struct JobRecord {
     pub partition_key: String,
     /// Why it was planned.
     pub reason: String,
-    /// `blocked`, `ready`, `deferred`, `paused`, `running`, or a final state.
+    /// `blocked`, `ready`, `deferred`, `paused`, `joined`, `running`, or a final state.
     pub state: String,
     /// Why, unless it succeeded.
     pub cause: Option<String>,
@@ -131,6 +131,8 @@ pub struct JobRecord {
     pub reused: bool,
     /// What it made.
     pub materialization: Option<MaterializationId>,
+    /// The run whose job it waits for.
+    pub joined_run: Option<RunId>,
     /// Executions recorded.
     pub attempts: i64,
     /// Milliseconds since 1970.
@@ -257,11 +259,14 @@ impl Store {
                       (extract(epoch from e.ended_at) * 1000)::bigint as ended_at_ms,
                       (select count(*) from attempt t where t.tenant_id = j.tenant_id and t.job_id = j.job_id)
                           as "attempts!",
+                      (select f.run_id from job f where f.tenant_id = w.tenant_id and f.job_id = w.joined_id)
+                          as joined_run_id,
                       coalesce(e.state,
                           case when l.job_id is not null then 'running'
                                when q.job_id is not null then 'ready'
                                when d.job_id is not null then 'deferred'
                                when p.job_id is not null then 'paused'
+                               when w.job_id is not null then 'joined'
                                else 'blocked' end) as "state!"
                from job j
                join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
@@ -271,6 +276,7 @@ impl Store {
                left join job_ready q on q.tenant_id = j.tenant_id and q.job_id = j.job_id
                left join job_deferred d on d.tenant_id = j.tenant_id and d.job_id = j.job_id
                left join job_paused p on p.tenant_id = j.tenant_id and p.job_id = j.job_id
+               left join job_joined w on w.tenant_id = j.tenant_id and w.job_id = j.job_id
                where j.tenant_id = $1 and j.run_id = $2 and j.job_id > $3
                order by j.job_id limit $4"#,
             tenant,
@@ -292,6 +298,7 @@ impl Store {
                 cause: row.cause,
                 reused: row.reused,
                 materialization: row.materialization_id.map(MaterializationId),
+                joined_run: row.joined_run_id.map(RunId),
                 attempts: row.attempts,
                 ended_at_ms: row.ended_at_ms,
             })
@@ -613,8 +620,14 @@ async fn remove_waiting_jobs(
                    where p.tenant_id = mine.tenant_id and p.job_id = mine.job_id for update) w),
            paused as (delete from job_paused q using parked
                where q.tenant_id = parked.tenant_id and q.job_id = parked.job_id returning q.tenant_id, q.job_id),
+           waiting as materialized (
+               select w.tenant_id, w.job_id from mine cross join lateral (
+                   select q.tenant_id, q.job_id from job_joined q
+                   where q.tenant_id = mine.tenant_id and q.job_id = mine.job_id for update skip locked) w),
+           joined as (delete from job_joined q using waiting
+               where q.tenant_id = waiting.tenant_id and q.job_id = waiting.job_id returning q.tenant_id, q.job_id),
            gone as (select * from ready union all select * from deferred union all select * from blocked
-               union all select * from paused)
+               union all select * from paused union all select * from joined)
            select gone.job_id as "job_id!", a.name, j.partition_key from gone
            cross join lateral (
                select * from job where tenant_id = gone.tenant_id and job_id = gone.job_id offset 0) j

@@ -49,6 +49,15 @@ pub enum Event<'a> {
         /// In how long.
         wait_ms: u64,
     },
+    /// A job waits for the same job of another run, and takes its end.
+    #[serde(rename = "job.joined")]
+    JobJoined {
+        /// Which job.
+        #[serde(flatten)]
+        of: Of<'a>,
+        /// The other run.
+        joined_run: RunId,
+    },
     /// A job ended, and the database says so.
     #[serde(rename = "job.ended")]
     JobEnded {
@@ -209,6 +218,7 @@ fn event(run: RunId, notice: Notice<'_>) -> Event<'_> {
         Notice::Deferred { job, named, cause, wait_ms } => {
             Event::JobDeferred { of: Of::new(run, job, named), cause, wait_ms }
         }
+        Notice::Joined { job, named, joined } => Event::JobJoined { of: Of::new(run, job, named), joined_run: joined },
         Notice::Ended { job, named, end, materialization } => Event::JobEnded {
             of: Of::new(run, job, named),
             state: end.state,
@@ -246,6 +256,7 @@ mod tests {
             event(run, Notice::Deferred { job: ids[1], named, cause: "busy", wait_ms: 1_000 }),
             event(run, Notice::Ended { job: ids[1], named, end: MADE, materialization: Some(made) }),
             event(run, Notice::Ended { job: ids[1], named, end: FAILED, materialization: None }),
+            event(run, Notice::Joined { job: ids[1], named, joined: run }),
             event(run, Notice::Trouble("the database is unavailable")),
             Event::RunInterrupted { run, jobs: 54, ended: 12 },
             Event::RunFinished {

@@ -119,12 +119,17 @@ impl<'a> Follow<'a> {
                     self.reporter.note(Notice::Deferred { job, named, cause: &cause, wait_ms }, &self.board);
                 }
             }
+            Event::Joined { run, job, joined } if run == self.run => {
+                if let Some(named) = self.board.find(job) {
+                    self.reporter.note(Notice::Joined { job, named, joined }, &self.board);
+                }
+            }
             Event::Ended(ended) if ended.run == self.run => {
                 let end = End { state: ended.state, cause: ended.cause.as_deref(), reused: ended.reused };
                 self.end(ended.job, end, ended.materialization);
             }
             Event::Trouble(message) => self.reporter.note(Notice::Trouble(&message), &self.board),
-            Event::Started { .. } | Event::Deferred { .. } | Event::Ended(_) => {}
+            Event::Started { .. } | Event::Deferred { .. } | Event::Joined { .. } | Event::Ended(_) => {}
         }
     }
 

@@ -72,6 +72,11 @@ pub(super) fn line(notice: Notice<'_>, large: bool) -> Option<String> {
             let name = job(named.asset, named.partition_key);
             Some(format!("{}  tried again in {}: {}", one_line(&name), duration_ms(wait_ms), one_line(cause)))
         }
+        Notice::Joined { .. } if large => None,
+        Notice::Joined { named, joined, .. } => {
+            let name = job(named.asset, named.partition_key);
+            Some(format!("{}  joined run {joined}", one_line(&name)))
+        }
         Notice::Ended { end: End { state: "succeeded", .. }, .. } if large => None,
         Notice::Ended { end: End { state: "skipped" | "cancelled", .. }, .. } if large => None,
         Notice::Ended { named, end, .. } => {
@@ -88,7 +93,7 @@ impl Notice<'_> {
     /// Whether it is among what is told of up to a bound.
     pub(super) fn is_trouble(&self) -> bool {
         match self {
-            Self::Started(..) => false,
+            Self::Started(..) | Self::Joined { .. } => false,
             Self::Deferred { .. } | Self::Trouble(_) => true,
             Self::Ended { end, .. } => end.state == "failed",
         }
@@ -136,6 +141,16 @@ mod tests {
         let named = board.find(ids[0]).unwrap();
         let notice = Notice::Deferred { job: ids[0], named, cause: "busy\x1b", wait_ms: 1_500 };
         assert_eq!(line(notice, true).unwrap(), "raw  tried again in 1.5 s: busy␛");
+    }
+
+    #[test]
+    fn a_small_run_tells_which_run_a_job_has_joined() {
+        let (board, ids) = a_board(&[]);
+        let named = board.find(ids[0]).unwrap();
+        let joined = "0193b5a0-1c2d-7abc-8def-0123456789ab".parse().unwrap();
+        let notice = Notice::Joined { job: ids[0], named, joined };
+        assert_eq!(line(notice, false).unwrap(), "raw  joined run 0193b5a0-1c2d-7abc-8def-0123456789ab");
+        assert_eq!(line(notice, true), None);
     }
 
     #[test]

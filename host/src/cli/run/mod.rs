@@ -38,8 +38,8 @@ use super::{
     work,
 };
 use crate::{
-    app::{Pipeline, PlanRequest},
-    id::RunId,
+    app::{IdempotencyKey, Pipeline, PlanRequest, Submitted},
+    id::{RunId, WorkerId},
     pipeline::plan::Plan,
     runner::Runner,
 };
@@ -51,7 +51,7 @@ pub(super) async fn run(session: &Session, args: &Run) -> anyhow::Result<Exit> {
     if let Some(deployed) = &deployed {
         deploy::tell(&session.talk, deployed);
     }
-    make(session, &pipeline, &request(&args.selection), &args.how, monitor).await
+    make(session, &pipeline, &request(&args.selection), args.idempotency_key.as_ref(), &args.how, monitor).await
 }
 
 /// Runs what an earlier run left.
@@ -61,7 +61,7 @@ pub(super) async fn retry(session: &Session, args: &Retry) -> anyhow::Result<Exi
     let earlier = run_id::find_run(&app.store, &app.tenant, &args.run).await?;
     let request = app.request_of_rest(&earlier).await?;
     let pipeline = app.load_pipeline(&earlier.pipeline).await?;
-    make(session, &pipeline, &request, &args.how, monitor).await
+    make(session, &pipeline, &request, None, &args.how, monitor).await
 }
 
 /// Before anything is done: an address that is taken is a mistake. Whoever leaves the run to others needs none.
@@ -88,26 +88,34 @@ async fn make(
     session: &Session,
     pipeline: &Pipeline,
     request: &PlanRequest,
+    key: Option<&IdempotencyKey>,
     how: &How,
     monitor: Option<Monitor>,
 ) -> anyhow::Result<Exit> {
     let app = &session.app;
-    let plan = app.plan(pipeline, request).await?;
+    let wanted = match key {
+        Some(key) => app.find_submitted(&pipeline.name, request, key).await?.map(Wanted::Submitted),
+        None => None,
+    };
+    let wanted = match wanted {
+        Some(submitted) => submitted,
+        None => Wanted::Planned { request, plan: app.plan(pipeline, request).await?, key },
+    };
     pause::warn(session, pipeline).await?;
     let Some(monitor) = monitor else {
-        let run = app.start_run(pipeline, request, &plan, None).await?;
-        return tell_detached(session, how, begun(run, pipeline, &plan), plan.jobs.len());
+        let (begun, jobs) = submit(session, pipeline, &wanted, None).await?;
+        return tell_detached(session, how, begun, jobs);
     };
     let mut signals = Signals::listen().context("cannot listen to signals")?;
     let runner = work::start(session, &how.worker).await?;
     let monitoring = monitor.begin(session, &runner);
     let events = runner.events();
     let started = async {
-        let run = app.start_run(pipeline, request, &plan, Some(runner.worker())).await?;
+        let (begun, _) = submit(session, pipeline, &wanted, Some(runner.worker())).await?;
         runner.wake();
-        let jobs = list_all_jobs(&app.store, &app.tenant, run).await?;
-        let reporter = begin(session, how.json, begun(run, pipeline, &plan), &Board::new(&jobs));
-        anyhow::Ok(Follow::new(app, run, Board::new(&jobs), reporter, Some(events)))
+        let jobs = list_all_jobs(&app.store, &app.tenant, begun.run).await?;
+        let reporter = begin(session, how.json, begun, &Board::new(&jobs));
+        anyhow::Ok(Follow::new(app, begun.run, Board::new(&jobs), reporter, Some(events)))
     };
     let mut follow = match started.await {
         Ok(follow) => follow,
@@ -125,12 +133,48 @@ async fn make(
         }
     };
     monitoring.end().await;
+    // It has no owner that it would end with.
+    let over = over.map(|over| if key.is_some() && matches!(over, Over::Interrupted) { Over::Left } else { over });
     conclude(how.json, &pipeline.name, follow, over?)
 }
 
-fn begun<'a>(run: RunId, pipeline: &'a Pipeline, plan: &Plan) -> Begun<'a> {
-    let up_to_date = plan.up_to_date.iter().map(|count| u64::from(*count)).sum();
-    Begun { run, pipeline: &pipeline.name, version: pipeline.number, up_to_date: Some(up_to_date) }
+/// A run that somebody wants.
+enum Wanted<'a> {
+    /// Submitted before, under the same key.
+    Submitted(RunId),
+    /// To be submitted.
+    Planned { request: &'a PlanRequest, plan: Plan, key: Option<&'a IdempotencyKey> },
+}
+
+/// Submits what is not submitted yet; returns what the run begins with, and how many jobs it has.
+async fn submit<'a>(
+    session: &Session,
+    pipeline: &'a Pipeline,
+    wanted: &Wanted<'_>,
+    owner: Option<WorkerId>,
+) -> anyhow::Result<(Begun<'a>, usize)> {
+    let app = &session.app;
+    let submitted = match wanted {
+        Wanted::Submitted(run) => Submitted::Before(*run),
+        Wanted::Planned { request, plan, key: Some(key) } => app.start_run_once(pipeline, request, plan, key).await?,
+        Wanted::Planned { request, plan, key: None } => {
+            Submitted::Now(app.start_run(pipeline, request, plan, owner).await?)
+        }
+    };
+    let pipeline_name = &*pipeline.name;
+    match (submitted, wanted) {
+        (Submitted::Now(run), Wanted::Planned { plan, .. }) => {
+            let up_to_date = plan.up_to_date.iter().map(|count| u64::from(*count)).sum();
+            let begun = Begun { run, pipeline: pipeline_name, version: pipeline.number, up_to_date: Some(up_to_date) };
+            Ok((begun, plan.jobs.len()))
+        }
+        (Submitted::Now(run) | Submitted::Before(run), _) => {
+            let record = run_id::find_run(&app.store, &app.tenant, &run.to_string()).await?;
+            session.talk.say(format!("run {run} was submitted before under this key"));
+            let begun = Begun { run, pipeline: pipeline_name, version: record.version, up_to_date: None };
+            Ok((begun, record.jobs as usize))
+        }
+    }
 }
 
 /// The id alone on stdout, so that another command can take it.

@@ -22,6 +22,15 @@ pub enum Notice<'a> {
         /// In how long.
         wait_ms: u64,
     },
+    /// A job waits for the same job of another run.
+    Joined {
+        /// Which.
+        job: JobId,
+        /// Its name.
+        named: Named<'a>,
+        /// The other run.
+        joined: RunId,
+    },
     /// A job ended; the board has counted it.
     Ended {
         /// Which.

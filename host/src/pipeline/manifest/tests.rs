@@ -199,7 +199,7 @@ fn unknown_keys_are_refused_everywhere() {
     );
     check(
         answer_asset("\"a\\u001bb\" = 1\n"),
-        r#"flowstone.toml:9:1: assets.raw."a\u{1b}b": unknown key; known here: grants, config, limits, retry, fresh_for"#,
+        r#"flowstone.toml:9:1: assets.raw."a\u{1b}b": unknown key; known here: grants, config, limits, retry, fresh_for, queue, priority, worker_tags"#,
     );
     check(
         answer(&format!("{STATION}acess = \"read\"\n")),

@@ -4,6 +4,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
+    joined::{end_joined, give_up_keys},
     release::Release,
     values::{Committed, EndedJob, Ending, FinishedJob},
 };
@@ -53,15 +54,26 @@ impl End {
     }
 }
 
-/// Ends jobs, skips what cannot run without them, releases what waited for them, and counts for their runs.
-pub(in crate::store) async fn end_jobs(connection: &mut PgConnection, ends: Vec<End>) -> Result<Committed, StoreError> {
+/// Ends jobs and those that had joined them, skips what cannot run without them, releases what waited for them, and
+/// counts for their runs.
+pub(in crate::store) async fn end_jobs(
+    connection: &mut PgConnection,
+    mut ends: Vec<End>,
+) -> Result<Committed, StoreError> {
     if ends.is_empty() {
         return Ok(Committed::default());
     }
     insert_ends(connection, &ends).await?;
+    give_up_keys(connection, &ends).await?;
+    // After the keys: whoever joined before they went is there to be seen.
+    let joined = end_joined(connection, &ends).await?;
+    ends.extend(joined.ends);
     let mut release = Release::default();
     release.add(connection, &ends).await?;
-    finish_release(connection, release, ends).await
+    let mut committed = finish_release(connection, release, ends).await?;
+    committed.released += joined.ready;
+    committed.put_off += usize::from(joined.is_partial);
+    Ok(committed)
 }
 
 /// Releases, and writes down what ended with it, beside what had ended before.
@@ -99,7 +111,7 @@ pub(super) async fn finish_release(
     Ok(Committed { ended, released, put_off: release.put_off, finished_runs, ..Committed::default() })
 }
 
-async fn insert_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
+pub(super) async fn insert_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into job_end (tenant_id, job_id, state, cause, materialization_id, reused)
          select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::bool[])",

@@ -1,18 +1,20 @@
 //! The commit: the one place where a job ends, and where everything that its attempt produced becomes true together.
 //!
 //! One transaction writes a batch of finished jobs: leases go (fenced by the claim's token), and with them come
-//! attempts, blobs, materializations, lineage, staged files, ends, retries, audit and outbox; jobs that waited for
-//! these are released or skipped, and the runs' counters move. What waits for a very wide job is left to later
+//! attempts, blobs, materializations, lineage, staged files, ends, retries, audit and outbox; jobs that had joined
+//! these end with them, jobs that waited for any are released or skipped, and the runs' counters move. What waits for a very wide job is left to later
 //! transactions (`release.rs`), and a row that this one writes says so. A job whose lease is gone writes nothing at all,
 //! and one that read in a bucket what is not so any more (`buckets.rs`) writes no more than that it runs again.
 
 mod ends;
 mod facts;
+mod joined;
 mod leases;
 mod release;
 mod values;
 
 pub(super) use ends::{End, end_jobs};
+pub use joined::{SweepPosition, Swept};
 pub use values::{
     AttemptRecord, Committed, Counts, DeferredJob, EndedJob, Ending, ExternalRead, FinishedJob, NewEdge,
     NewMaterialization, NewStagedFile, RecordedAttempt, job_name,

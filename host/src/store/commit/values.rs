@@ -292,9 +292,11 @@ pub struct Committed {
     pub attempts: Vec<RecordedAttempt>,
     /// Jobs that became ready.
     pub released: usize,
-    /// Jobs whose dependents are still to be released: [`Store::release_next_dependents`].
+    /// Jobs with followers that are still to be dealt with: [`Store::release_next_dependents`],
+    /// [`Store::sweep_joined_jobs`].
     ///
     /// [`Store::release_next_dependents`]: crate::store::Store::release_next_dependents
+    /// [`Store::sweep_joined_jobs`]: crate::store::Store::sweep_joined_jobs
     pub put_off: usize,
     /// Jobs that were not this worker's any more: nothing of theirs was written.
     pub fenced: Vec<JobId>,
