@@ -6,6 +6,7 @@ use flowstone::{
     blob::Digest,
     id::{JobId, RunId},
     limit::JOINED_ENDED_MAX,
+    pipeline::policy::Route,
     store::{
         Store,
         commit::{Committed, Counts, Ending},
@@ -100,12 +101,14 @@ async fn submit(bench: &Bench, forced: bool) -> RunId {
     let run = NewRun {
         id: RunId::new(),
         tenant: TENANT.to_owned(),
+        pipeline: bench.pipeline.pipeline,
         pipeline_version: bench.pipeline.id,
         owner: None,
         request: json!({}),
         jobs: vec![NewJob {
             id: JobId::new(),
             asset_version: bench.asset("a").id,
+            route: Route::default(),
             partition_key: "none".to_owned(),
             reason: "never materialized".to_owned(),
             forced,
@@ -149,7 +152,7 @@ async fn what_needs_a_joined_job_is_released_by_the_live_jobs_commit() {
     let live = key(&bench, bench.claim_one().await);
     let (second, _) = bench.submit(&[("a", "none", &[]), ("b", "none", &[(0, false)])]).await;
     let joining = key(&bench, bench.claim_one().await);
-    bench.store.take_live_keys(&[live.clone()]).await.unwrap();
+    bench.store.take_live_keys(std::slice::from_ref(&live)).await.unwrap();
     assert_eq!(bench.store.join_live_jobs(&[joining]).await.unwrap().len(), 1);
     assert_eq!(bench.states(second).await, ["joined", "blocked"]);
     let made = bench.made("a", "none", b"out", vec![]);
@@ -168,8 +171,8 @@ async fn a_key_outlives_the_lease_until_the_job_has_ended() {
     assert_eq!(wanted.take_or_join(1).await, Some(Joined::Run(wanted.jobs[0].0)), "it is live all the same");
     assert_eq!(wanted.store().promote_due_jobs(10).await.unwrap(), 1);
     let again = key(&wanted.bench, wanted.bench.claim_one().await);
-    assert!(wanted.store().take_live_keys(&[again.clone()]).await.unwrap().is_empty());
-    let joined = wanted.store().join_live_jobs(&[again.clone()]).await.unwrap();
+    assert!(wanted.store().take_live_keys(std::slice::from_ref(&again)).await.unwrap().is_empty());
+    let joined = wanted.store().join_live_jobs(std::slice::from_ref(&again)).await.unwrap();
     assert_eq!(joined, HashMap::from([(again.claim.job, Joined::Itself)]));
     // Its worker dies, and the next one has the same key.
     wanted.store().expire_all_sessions().await.unwrap();
@@ -331,7 +334,7 @@ async fn a_job_whose_recipe_has_changed_gives_the_old_key_up_and_lets_those_go_t
     wanted.store().promote_due_jobs(10).await.unwrap();
     let mut again = key(&wanted.bench, wanted.bench.claim_one().await);
     again.recipe = Digest::of(b"another");
-    assert_eq!(wanted.store().take_live_keys(&[again.clone()]).await.unwrap(), [again.claim.job]);
+    assert_eq!(wanted.store().take_live_keys(std::slice::from_ref(&again)).await.unwrap(), [again.claim.job]);
     assert_eq!(wanted.store().give_up_old_keys(&[again]).await.unwrap(), 1);
     assert_eq!(wanted.bench.count("live_job").await, 1);
     assert_eq!(wanted.state(1).await, "ready");
@@ -342,7 +345,7 @@ async fn more_than_one_commit_ends_are_left_to_the_sweep() {
     let bench = Bench::new().await;
     submit(&bench, false).await;
     let live = key(&bench, bench.claim_one().await);
-    bench.store.take_live_keys(&[live.clone()]).await.unwrap();
+    bench.store.take_live_keys(std::slice::from_ref(&live)).await.unwrap();
     let many = JOINED_ENDED_MAX as usize + 10;
     let jobs: Vec<_> = (0..many).map(|_| ("a", "none", &[][..])).collect();
     let (run, _) = bench.submit(&jobs).await;
