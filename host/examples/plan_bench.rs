@@ -144,6 +144,7 @@ fn asset(name: String, inputs: Vec<String>) -> BoundAsset {
     };
     BoundAsset {
         route: Default::default(),
+        concurrency: Default::default(),
         definition,
         component: Digest::of(b"component"),
         grants: vec![],

@@ -201,6 +201,14 @@ pub const QUEUE_DEFAULT: &str = "default";
 pub const PRIORITY_MAX: i16 = 9;
 /// Tags that an asset can ask of its workers: each set is a lane of its own.
 pub const WORKER_TAGS_MAX: usize = 8;
+/// Pools that an asset may name: each is a row that whoever claims one of its jobs holds for a moment.
+pub const POOLS_PER_ASSET_MAX: usize = 8;
+/// Permits of one pool: with more than that many guests at once, on a thousand machines, nothing is limited.
+pub const POOL_SIZE_MAX: u32 = 1_000_000;
+/// Jobs that are woken at once because a pool has permits left: those that come too late wait again, and cost a claim.
+pub const LIMITED_WOKEN_MAX: i64 = 1_000;
+/// How often it is looked for permits that nobody was told of: of workers that died, whose jobs waited longer already.
+pub const LIMITED_POLL: Duration = Duration::from_secs(1);
 /// Jobs that one process claims ahead of its guests' threads: what 50 ms of the shortest jobs use up.
 pub const CLAIM_AHEAD_MAX: usize = 512;
 /// The work that is claimed ahead, as time: a claim and its look-ups take a few milliseconds.

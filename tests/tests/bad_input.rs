@@ -132,7 +132,7 @@ config = "none"
         manifest,
         &[
             "flowstone.toml:2:8: pipeline.name: `Sound!` is not a name",
-            "flowstone.toml:3:1: pipeline.colour: unknown key; known here: name",
+            "flowstone.toml:3:1: pipeline.colour: unknown key; known here: name, max_concurrent",
             "flowstone.toml:5:8: components[0].path: must be text in quotes, not a whole number",
             "flowstone.toml:7:8: resources.station.kind: \"directroy\" is not known here; did you mean `directory`?",
             "flowstone.toml:10:19: assets.greeting.limits.fuel: must be an amount of fuel, not a whole number",

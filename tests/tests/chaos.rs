@@ -140,6 +140,7 @@ async fn a_run_whose_workers_are_killed_again_and_again_ends_as_it_must() {
     assert!(lost > 0, "{kills} kills met no attempt");
     let left: i64 = sqlx::query_scalar(
         "select (select count(*) from worker) + (select count(*) from live_job) + (select count(*) from job_joined)
+             + (select count(*) from job_limited)
              + (select count(*) from job_lease)",
     )
     .fetch_one(&pool)

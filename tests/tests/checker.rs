@@ -74,6 +74,7 @@ const RULES: &[(&str, &str)] = &[
                  case when exists (select from job_deferred p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'deferred' end,
                  case when exists (select from job_paused p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'paused' end,
                  case when exists (select from job_joined p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'joined' end,
+                 case when exists (select from job_limited p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'limited' end,
                  case when exists (select from job_lease p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'lease' end,
                  case when exists (select from job_end p where p.tenant_id = j.tenant_id and p.job_id = j.job_id) then 'end' end
              ], null) as places from job j) as places_of_jobs
@@ -194,6 +195,7 @@ const RULES: &[(&str, &str)] = &[
              union all select tenant_id, job_id, charged from job_deferred
              union all select tenant_id, job_id, charged from job_paused
              union all select tenant_id, job_id, charged from job_joined
+             union all select tenant_id, job_id, charged from job_limited
              union all select tenant_id, job_id, charged from job_lease) as p
          where p.charged <> (select count(*) from attempt t
              where t.tenant_id = p.tenant_id and t.job_id = p.job_id and t.charged)",
@@ -226,6 +228,25 @@ const RULES: &[(&str, &str)] = &[
              and p.asset_id in ('00000000-0000-0000-0000-000000000000', j.asset_id))",
     ),
     (
+        "no pool has given more permits than its size",
+        "select format('pool %s of %s has given %s', p.name, p.size, h.permits) from pool p
+         join (select pool_id, count(*) as permits from job_lease cross join unnest(permits) as h (pool_id)
+             group by pool_id) as h using (pool_id)
+         where h.permits > p.size",
+    ),
+    (
+        "permits are of a tenant's own pools, and each once",
+        "select format('job %s holds %s', l.job_id, l.permits) from job_lease l
+         where l.permits = '{}' or cardinality(l.permits) <> (select count(distinct h) from unnest(l.permits) as h)
+            or exists (select from unnest(l.permits) as h (pool_id) join pool p using (pool_id)
+                where p.tenant_id <> l.tenant_id)",
+    ),
+    (
+        "a limited job waits for a pool of its tenant",
+        "select format('job %s', q.job_id) from job_limited q
+         where not exists (select from pool p where p.pool_id = q.pool_id and p.tenant_id = q.tenant_id)",
+    ),
+    (
         "a blocked job counts the inputs that are to come",
         "select format('job %s waits for %s, and %s are to come', b.job_id, b.remaining, c.to_come)
          from job_blocked b cross join lateral (
@@ -243,6 +264,7 @@ const RULES: &[(&str, &str)] = &[
              union all select tenant_id, job_id from job_deferred
              union all select tenant_id, job_id from job_paused
              union all select tenant_id, job_id from job_joined
+             union all select tenant_id, job_id from job_limited
              union all select tenant_id, job_id from job_lease) as p
          join job_input i using (tenant_id, job_id)
          where i.upstream_job_id is not null
@@ -494,12 +516,29 @@ const BREAKAGES: &[(&str, &str)] = &[
     ),
     (
         "insert into job_joined select m.tenant_id, m.job_id, (select j.job_id from job j where j.job_id <> m.job_id limit 1),
-             m.recipe, 0, 0 from materialization m limit 1",
+             m.recipe, 0, 0, 0 from materialization m limit 1",
         "a joined job waits for the live job of its recipe",
     ),
     (
         "insert into job_paused select tenant_id, job_id, gen_random_uuid(), gen_random_uuid(), 0, 0 from job_end limit 1",
         "a parked job waits for a pause",
+    ),
+    (
+        "insert into pool (tenant_id, name, size) values ('default', 'narrow', 1);
+         insert into job_lease (tenant_id, job_id, token, worker_id, charged, released, permits)
+         select tenant_id, job_id, gen_random_uuid(), gen_random_uuid(), 0, 0, array[(select max(pool_id) from pool)]
+         from job_end limit 2",
+        "no pool has given more permits than its size",
+    ),
+    (
+        "insert into job_lease (tenant_id, job_id, token, worker_id, charged, released, permits)
+         select tenant_id, job_id, gen_random_uuid(), gen_random_uuid(), 0, 0, array[7, 7] from job_end limit 1",
+        "permits are of a tenant's own pools, and each once",
+    ),
+    (
+        "insert into job_limited (tenant_id, job_id, pool_id, priority, charged, released, lane_id)
+         select tenant_id, job_id, 7, 0, 0, 0, 0 from job_end limit 1",
+        "a limited job waits for a pool of its tenant",
     ),
     (
         "insert into job_blocked select tenant_id, job_id, 1 from job_end limit 1",

@@ -136,7 +136,7 @@ async fn a_run_that_is_killed_at_any_moment_is_completed_by_the_next() {
 /// No job waits and no run goes on: what the killed process left was taken over or ended.
 async fn assert_nothing_is_left(pool: &PgPool) {
     let sql = "select (select count(*) from job_ready) + (select count(*) from job_deferred)
-         + (select count(*) from job_blocked) + (select count(*) from job_lease) + (select count(*) from live_job) + (select count(*) from job_joined)
+         + (select count(*) from job_blocked) + (select count(*) from job_lease) + (select count(*) from live_job) + (select count(*) from job_joined) + (select count(*) from job_limited)
          + (select count(*) from staged_file) + (select count(*) from worker)
          + (select count(*) from run where state = 'running')";
     let left: i64 = sqlx::query_scalar(sql).fetch_one(pool).await.unwrap();

@@ -154,7 +154,7 @@ fn check_record(flowstone: &Flowstone) {
             "no job is also in the queue",
             "select job_id::text from job_blocked union all select job_id::text from job_ready
              union all select job_id::text from job_deferred union all select job_id::text from job_lease
-             union all select job_id::text from job_joined union all select job_id::text from live_job",
+             union all select job_id::text from job_joined union all select job_id::text from job_limited union all select job_id::text from live_job",
         ),
         (
             "a job has a materialization if and only if it succeeded",

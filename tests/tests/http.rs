@@ -33,8 +33,11 @@ impl Setting {
         let folder = self.flowstone.folder();
         fs::write(folder.join("ca.pem"), web.ca()).unwrap();
         // What a test does not speak of has a grant that nothing uses: the guest holds more assets than one.
-        let all =
-            if component == "http" { &["asks", "asks_too", "hoards", "insists"][..] } else { &["brings_a_client"] };
+        let all = if component == "http" {
+            &["asks", "asks_too", "asks_each", "hoards", "insists"][..]
+        } else {
+            &["brings_a_client"]
+        };
         let idle: String = all
             .iter()
             .filter(|asset| !more.contains(&format!("[assets.{asset}]")))

@@ -20,6 +20,7 @@ mod grants;
 mod hostile;
 mod http;
 mod key_value;
+mod limits;
 mod monitor;
 mod release;
 mod scenarios;

@@ -184,6 +184,7 @@ impl Bench {
             "attempt" => "select count(*) from attempt",
             "live_job" => "select count(*) from live_job",
             "job_joined" => "select count(*) from job_joined",
+            "job_limited" => "select count(*) from job_limited",
             "job_lease" => "select count(*) from job_lease",
             "job_ready" => "select count(*) from job_ready",
             "job_blocked" => "select count(*) from job_blocked",
@@ -214,9 +215,11 @@ pub fn version(name: &str, seed: u8) -> NewPipelineVersion {
                 config_digest: Digest::of(b"config"),
                 grants_digest: Digest::of(b"grants"),
                 settings: json!({ "of": name }),
+                pools: vec![],
             })
             .into(),
         schedules: vec![],
+        pools: vec![],
     }
 }
 

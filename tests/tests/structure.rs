@@ -351,7 +351,7 @@ fn first_cells(document: &str, heading: &str) -> BTreeSet<String> {
 fn the_documented_states_and_verdicts_are_those_of_the_database() {
     let document = fs::read_to_string(root().join("docs/job-states.md")).unwrap();
     let history = fs::read_to_string(root().join("migrations/0004_runs_and_jobs.sql")).unwrap();
-    let queue = ["0005_queue.sql", "0015_pauses.sql", "0017_live_jobs.sql"]
+    let queue = ["0005_queue.sql", "0015_pauses.sql", "0017_live_jobs.sql", "0019_pools.sql"]
         .map(|name| fs::read_to_string(root().join("migrations").join(name)).unwrap())
         .concat();
 
@@ -362,6 +362,7 @@ fn the_documented_states_and_verdicts_are_those_of_the_database() {
         ("job_deferred", "deferred"),
         ("job_paused", "paused"),
         ("job_joined", "joined"),
+        ("job_limited", "limited"),
         ("job_lease", "running"),
     ] {
         assert!(queue.contains(&format!("create table {table} (")), "{table}");

@@ -273,7 +273,7 @@ async fn of_a_job_that_joins_and_the_live_jobs_end_neither_misses_the_other() {
         wait_until_database_says(&pool, "select exists (select from pg_locks where not granted)").await;
         sqlx::query(
             "with gone as (delete from job_lease where job_id = $1 returning *)
-             insert into job_joined select g.tenant_id, g.job_id, k.job_id, k.recipe, g.charged, g.released
+             insert into job_joined select g.tenant_id, g.job_id, k.job_id, k.recipe, g.charged, g.released, g.lane_id
              from gone g, live_job k",
         )
         .bind(wanted.jobs[1].1.claim.job.0)

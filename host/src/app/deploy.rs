@@ -3,7 +3,13 @@
 //! Whatever is wrong is answered at once: with the manifest, with any of its components, and with how they fit. No code
 //! of a component runs before it was inspected, and `describe` runs without grants.
 
-use std::{collections::BTreeSet, fs, io::Read as _, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Read as _,
+    path::Path,
+    sync::Arc,
+};
 
 use super::{
     App, AppError,
@@ -22,6 +28,7 @@ use crate::{
     },
     store::{
         pipelines::{NewAssetVersion, NewPipelineVersion},
+        pools::NewPool,
         schedules::NewSchedule,
     },
 };
@@ -88,6 +95,7 @@ impl App {
         let folder = folder_of(&path)?;
 
         let mut mistakes = self.settle_resources(&mut parsed, &folder);
+        mistakes.extend(self.unknown_pools(&parsed).await?);
         let mut components = Vec::new();
         let mut described = Vec::new();
         for source in &parsed.components {
@@ -286,12 +294,15 @@ impl Checked {
             digest.field(record.settings.to_string().as_bytes());
             resources.push(record);
         }
-        let mut assets = Vec::new();
+        let (mut assets, mut pools) = (Vec::new(), BTreeMap::new());
         for asset in &self.bound.assets {
             let settings = serde_json::to_value(asset)
                 .map_err(|error| AppError::host(format!("store asset `{}`", asset.definition.name), error))?;
             digest.field(settings.to_string().as_bytes());
+            let (pipeline, name) = (&self.manifest.name, &asset.definition.name);
+            pools.extend(asset.concurrency.declared(pipeline, name));
             assets.push(NewAssetVersion {
+                pools: asset.concurrency.pool_names(pipeline, name, &asset.grants).into_iter().collect(),
                 name: asset.definition.name.clone(),
                 component: asset.component,
                 config_digest: asset.config_digest,
@@ -313,6 +324,7 @@ impl Checked {
             resources,
             assets,
             schedules,
+            pools: pools.into_iter().map(|(name, size)| NewPool { name, size: size as i32 }).collect(),
         })
     }
 }

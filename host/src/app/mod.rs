@@ -5,6 +5,7 @@
 mod deploy;
 mod pause;
 mod plan;
+mod pool;
 mod read;
 mod resource;
 mod run;

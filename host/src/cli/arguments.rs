@@ -213,6 +213,19 @@ pub enum Command {
     /// Example: flowstone secret set api_token < token.txt
     #[command(subcommand, verbatim_doc_comment)]
     Secret(SecretCommand),
+    /// Pools: how many jobs run at once, whatever worker runs them: set, list, remove
+    ///
+    /// NAME is a name of your own, which assets name with `pools`; or
+    /// resource:NAME, for all jobs that a resource is granted to; or tenant, for
+    /// all jobs. What is over the size waits, without a worker, and is not
+    /// charged for it. `max_concurrent` in a manifest makes pools of its own.
+    ///
+    /// Examples:
+    ///   flowstone pool set warehouse 4
+    ///   flowstone pool set resource:shop 2
+    ///   flowstone pool list
+    #[command(subcommand, verbatim_doc_comment)]
+    Pool(PoolCommand),
     /// List schedules: when each fired last, what came of it, and when it fires next
     ///
     /// A pipeline's manifest declares them; whether one is enabled is decided
@@ -586,6 +599,29 @@ pub enum ResourceCommand {
         json: bool,
     },
     /// Forget a resource
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// What can be done with pools.
+#[derive(Debug, Subcommand)]
+pub enum PoolCommand {
+    /// Let so many of its jobs run at once from now on; what runs already goes on to its end
+    Set {
+        /// A name, resource:NAME, or tenant
+        name: String,
+        /// Jobs at once
+        size: u32,
+    },
+    /// List pools: their sizes, who runs and who waits
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a pool: what named it runs without its bound
     Remove {
         /// Its name
         name: String,

@@ -23,6 +23,7 @@ mod logs;
 mod monitor;
 mod pause;
 mod plan;
+mod pool;
 mod resource;
 mod run;
 mod run_id;
@@ -116,6 +117,7 @@ async fn dispatch_in(session: &Session, command: Command) -> anyhow::Result<Exit
         Command::Grants(args) => grants::run(session, &args).await,
         Command::Resource(command) => resource::run(session, &command).await,
         Command::Secret(command) => secret::run(session, &command).await,
+        Command::Pool(command) => pool::run(session, &command).await,
         Command::Schedules(args) => schedules::run(session, &args).await,
         Command::Schedule(command) => schedule::run(session, &command).await,
         Command::Inspect(_) | Command::Completions { .. } => {

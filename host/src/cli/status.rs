@@ -81,7 +81,7 @@ fn render(run: &RunRecord, jobs: &[JobRecord], terminal: bool) -> String {
         text.push('\n');
         text.push_str(&by_asset(jobs, terminal));
     }
-    for state in ["failed", "cancelled", "skipped", "running", "joined", "deferred", "paused"] {
+    for state in ["failed", "cancelled", "skipped", "running", "joined", "limited", "deferred", "paused"] {
         list_state(&mut text, state, jobs);
     }
     if jobs.iter().any(|job| job.state == "failed") {
@@ -97,8 +97,19 @@ fn line(text: &mut String, line: impl AsRef<str>) {
 
 /// How many jobs of each asset are in each state; states that no job is in have no column.
 fn by_asset(jobs: &[JobRecord], terminal: bool) -> String {
-    const STATES: [&str; 10] =
-        ["blocked", "ready", "deferred", "paused", "joined", "running", "succeeded", "skipped", "failed", "cancelled"];
+    const STATES: [&str; 11] = [
+        "blocked",
+        "ready",
+        "deferred",
+        "paused",
+        "joined",
+        "limited",
+        "running",
+        "succeeded",
+        "skipped",
+        "failed",
+        "cancelled",
+    ];
     let present: Vec<&'static str> =
         STATES.into_iter().filter(|state| jobs.iter().any(|job| job.state == *state)).collect();
     let mut assets: Vec<(&str, Vec<usize>)> = Vec::new();

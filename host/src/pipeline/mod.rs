@@ -5,6 +5,7 @@
 
 pub mod asset;
 pub mod calendar;
+pub mod concurrency;
 pub mod definition;
 pub mod diagnostic;
 pub mod fire_times;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     asset::AssetDefinition,
+    concurrency::Concurrency,
     definition::{definition_mistakes, is_name},
     diagnostic::{Diagnostic, bounded, did_you_mean, shown},
     grant::{grant_mistakes, is_pure},
@@ -72,6 +73,9 @@ pub struct BoundAsset {
     /// Where its jobs queue.
     #[serde(default, skip_serializing_if = "Route::is_default")]
     pub route: Route,
+    /// With what else it shares how many of its jobs run at once.
+    #[serde(default, skip_serializing_if = "Concurrency::is_default")]
+    pub concurrency: Concurrency,
     /// How long an effectful asset's result is as good as a new one, in milliseconds; none for a pure one.
     pub fresh_for_ms: Option<u64>,
     /// Whether its grants are all deterministic, so that a recipe decides the result.
@@ -222,6 +226,7 @@ fn bind(described: &[Described<'_>], graph: &Graph, manifest: &Manifest) -> Boun
     let bound = |asset: &usize| {
         let Described { component, definition, .. } = &described[*asset];
         let settings = manifest.assets.get(&definition.name).cloned().unwrap_or_default();
+        let concurrency = Concurrency { of_pipeline: manifest.max_concurrent, ..settings.concurrency };
         let config = resolved(definition, settings.config);
         BoundAsset {
             definition: (*definition).clone(),
@@ -234,6 +239,7 @@ fn bind(described: &[Described<'_>], graph: &Graph, manifest: &Manifest) -> Boun
             limits: settings.limits,
             retry: settings.retry,
             route: settings.route,
+            concurrency,
             fresh_for_ms: settings.fresh_for_ms,
         }
     };

@@ -3,7 +3,7 @@
 //!
 //! Each step is a file that consumes one type and produces the next. Claiming, preparing and committing run on the
 //! process's runtime; guests run on threads of their own, so that no statement ever waits behind guest code.
-//! Reconcilers (`session`, `publish`, `release`) take no input: what they do after a crash is what they do always.
+//! Reconcilers (`session`, `publish`, `release`, `limits`) take no input: what they do after a crash is what they do always.
 
 mod apply;
 mod claim;
@@ -13,6 +13,7 @@ mod execute;
 mod http;
 mod key_value;
 mod lanes;
+mod limits;
 pub mod meters;
 mod prepare;
 mod publish;
@@ -100,6 +101,15 @@ pub enum Event {
         job: JobId,
         /// The run of the live job.
         joined: RunId,
+    },
+    /// A job waits, because something that it shares with others is used up for now.
+    Limited {
+        /// The job's run.
+        run: RunId,
+        /// The job.
+        job: JobId,
+        /// What that is.
+        cause: String,
     },
     /// A job ended, and the database says so.
     Ended(crate::store::commit::EndedJob),
@@ -289,6 +299,7 @@ impl Runner {
         tasks.spawn(vital(session::hear_of_ready_jobs(shared.clone())));
         tasks.spawn(vital(publish::publish_staged(shared.clone())));
         tasks.spawn(vital(release::release_put_off(shared.clone())));
+        tasks.spawn(vital(limits::wake_limited(shared.clone())));
         Ok(Self { shared, guests: Some(guests) })
     }
 

@@ -1,8 +1,8 @@
 //! Preparing: from claims to attempts that need nothing but a thread.
 //!
 //! Everything that an attempt needs is looked up here, in batches: definitions, code, inputs, directories as they are
-//! now. What needs no attempt ends here: cancelled jobs, results that are there already, and jobs that join a live one
-//! which makes the same.
+//! now. What needs no attempt ends here: cancelled jobs, results that are there already, jobs that join a live one
+//! which makes the same, and jobs of a pool that is full.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Event, Shared, publish,
+    Event, Shared, limits, publish,
     resources::{Resources, open_directory, parse_resources},
     retry::host_fault_wait_ms,
 };
@@ -46,6 +46,7 @@ use crate::{
         commit::{Counts, Ending, ExternalRead, FinishedJob, NewEdge, NewMaterialization, job_name},
         live_jobs::{Joined, LiveKey},
         materializations::CachedResult,
+        pools::PoolId,
         queue::{Claim, ClaimedInput, ClaimedInputs, ClaimedJob},
     },
 };
@@ -68,6 +69,8 @@ pub(super) struct KnownJob {
     pub(super) sources: Vec<Source>,
     pub(super) resources: Arc<Resources>,
     pub(super) inputs: Vec<ClaimedInput>,
+    /// Of which it needs a permit.
+    pub(super) pools: Vec<PoolId>,
     forced: bool,
 }
 
@@ -258,6 +261,7 @@ async fn prepare_part(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) {
         Err(jobs) => return jobs.into_iter().for_each(|job| shared.finish(job.finished(Ending::Released))),
     };
     let whole = end_without_inputs(shared, wanted).await;
+    let whole = limits::admit(shared, whole).await;
     let contents = match load_inline_contents(shared, &whole).await {
         Ok(contents) => contents,
         Err(error) => {
@@ -309,7 +313,7 @@ async fn take_room(shared: &Shared, jobs: &[ClaimedJob]) -> bool {
 }
 
 /// Asks until the database answers; none when the runner stops first.
-async fn insist<T, A>(shared: &Shared, mut ask: impl FnMut() -> A) -> Option<T>
+pub(super) async fn insist<T, A>(shared: &Shared, mut ask: impl FnMut() -> A) -> Option<T>
 where
     A: Future<Output = Result<T, StoreError>>,
 {
@@ -390,6 +394,7 @@ async fn recognize(shared: &Arc<Shared>, job: ClaimedJob, inputs: ClaimedInputs)
         sources,
         resources,
         inputs: inputs.present,
+        pools: job.pools,
         forced: job.forced,
     })
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::{
     Store, StoreError, digest,
     error::Doing as _,
+    pools::{NewPool, declare_pools},
     schedules::{NewSchedule, declare_schedules},
 };
 use crate::{
@@ -31,6 +32,8 @@ pub struct NewPipelineVersion {
     pub assets: Vec<NewAssetVersion>,
     /// By name.
     pub schedules: Vec<NewSchedule>,
+    /// Those that the manifest declares.
+    pub pools: Vec<NewPool>,
 }
 
 /// An asset of a version to be written.
@@ -46,6 +49,8 @@ pub struct NewAssetVersion {
     pub grants_digest: Digest,
     /// Definition and bindings, resolved.
     pub settings: serde_json::Value,
+    /// The pools of which its jobs need permits, by name.
+    pub pools: Vec<String>,
 }
 
 /// A deployed version.
@@ -186,6 +191,7 @@ impl Store {
             .doing(DOING)?;
         }
         insert_assets(&mut transaction, version, pipeline, version_id).await?;
+        declare_pools(&mut transaction, tenant, pipeline, &version.pools).await?;
         sqlx::query!(
             "insert into audit (tenant_id, actor, action, subject, details)
              values ($1, 'user', 'pipeline.deployed', $2, jsonb_build_object('version', $3::int))",
@@ -336,12 +342,17 @@ async fn insert_assets(
     let configs: Vec<Vec<u8>> = version.assets.iter().map(|asset| asset.config_digest.0.to_vec()).collect();
     let grants: Vec<Vec<u8>> = version.assets.iter().map(|asset| asset.grants_digest.0.to_vec()).collect();
     let settings: Vec<serde_json::Value> = version.assets.iter().map(|asset| asset.settings.clone()).collect();
+    // Postgres has no ragged arrays.
+    let pools: Vec<serde_json::Value> =
+        version.assets.iter().map(|asset| asset.pools.iter().cloned().collect()).collect();
     sqlx::query!(
         "insert into asset_version (tenant_id, pipeline_version_id, asset_version_id, asset_id, ordinal,
-             component_digest, config_digest, grants_digest, settings)
-         select $1, $2, n.asset_version_id, a.asset_id, n.ordinal, n.component, n.config, n.grants, n.settings
-         from unnest($4::text[], $5::uuid[], $6::int[], $7::bytea[], $8::bytea[], $9::bytea[], $10::jsonb[])
-             as n (name, asset_version_id, ordinal, component, config, grants, settings)
+             component_digest, config_digest, grants_digest, settings, pools)
+         select $1, $2, n.asset_version_id, a.asset_id, n.ordinal, n.component, n.config, n.grants, n.settings,
+                array(select jsonb_array_elements_text(n.pools))
+         from unnest($4::text[], $5::uuid[], $6::int[], $7::bytea[], $8::bytea[], $9::bytea[], $10::jsonb[],
+                 $11::jsonb[])
+             as n (name, asset_version_id, ordinal, component, config, grants, settings, pools)
          join asset a on a.tenant_id = $1 and a.pipeline_id = $3 and a.name = n.name",
         version.tenant,
         version_id.0,
@@ -353,6 +364,7 @@ async fn insert_assets(
         &configs,
         &grants,
         &settings,
+        &pools,
     )
     .execute(connection)
     .await

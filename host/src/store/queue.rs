@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{Store, StoreError, column, digest, error::Doing as _, lanes::LaneId};
+use super::{Store, StoreError, column, digest, error::Doing as _, lanes::LaneId, pools::PoolId};
 use crate::{
     blob::Digest,
     id::{AssetVersionId, ClaimToken, JobId, MaterializationId, RunId, WorkerId},
-    pipeline::policy::Route,
+    pipeline::{concurrency::TENANT_POOL, policy::Route},
 };
 
 /// A job that is this worker's until it commits, releases it, or its session ends.
@@ -126,6 +126,8 @@ pub struct ClaimedJob {
     pub cancel_requested: bool,
     /// Whether its pipeline or its asset is paused.
     pub paused: bool,
+    /// The pools of which it needs a permit, in the order of their ids.
+    pub pools: Vec<PoolId>,
     /// How many versions it reads, present or absent.
     pub inputs: usize,
 }
@@ -265,13 +267,16 @@ impl Store {
     }
 
     /// What the claimed jobs are. Each look-up starts from a claim (`lateral ... offset 0` is a fence): a plan that starts
-    /// from the run instead reads all its jobs for each batch.
+    /// from the run instead reads all its jobs for each batch. While there is no pool at all, none is looked for.
     pub async fn load_claimed_jobs(&self, claims: Vec<Claim>) -> Result<Vec<ClaimedJob>, StoreError> {
         let jobs = sqlx::query!(
             r#"select j.job_id, j.run_id, j.asset_version_id, a.name as asset, j.partition_key, j.forced,
                       (r.cancel_requested_at is not null) as "cancel_requested!", j.inputs,
                       exists (select from pause p where p.tenant_id = a.tenant_id and p.pipeline_id = a.pipeline_id
-                          and p.asset_id in ('00000000-0000-0000-0000-000000000000', a.asset_id)) as "paused!"
+                          and p.asset_id in ('00000000-0000-0000-0000-000000000000', a.asset_id)) as "paused!",
+                      case when (select exists (select from pool)) then
+                          (select array_agg(p.pool_id order by p.pool_id) from pool p
+                           where p.tenant_id = v.tenant_id and p.name = any(array_append(v.pools, $3::text))) end as "pools?"
                from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
                cross join lateral (
                    select * from job where tenant_id = c.tenant_id and job_id = c.job_id offset 0) j
@@ -280,6 +285,7 @@ impl Store {
                join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id"#,
             &column(&claims, |claim| claim.tenant.clone()),
             &column(&claims, |claim| claim.job.0),
+            TENANT_POOL,
         )
         .fetch_all(&self.pool)
         .await
@@ -297,6 +303,7 @@ impl Store {
                     forced: row.forced,
                     cancel_requested: row.cancel_requested,
                     paused: row.paused,
+                    pools: row.pools.unwrap_or_default().into_iter().map(PoolId).collect(),
                     inputs: row.inputs as usize,
                 })
             })

@@ -10,6 +10,7 @@ use super::{
     commit::{Committed, End, end_jobs, job_name},
     error::Doing as _,
     lanes::{LaneId, ensure_lanes},
+    permits::limited_cause,
 };
 use crate::{
     id::{AssetVersionId, AttemptId, JobId, MaterializationId, PipelineId, PipelineVersionId, RunId, WorkerId},
@@ -123,7 +124,7 @@ pub struct JobRecord {
     pub partition_key: String,
     /// Why it was planned.
     pub reason: String,
-    /// `blocked`, `ready`, `deferred`, `paused`, `joined`, `running`, or a final state.
+    /// `blocked`, `ready`, `deferred`, `paused`, `joined`, `limited`, `running`, or a final state.
     pub state: String,
     /// Why, unless it succeeded.
     pub cause: Option<String>,
@@ -260,13 +261,14 @@ impl Store {
                       (select count(*) from attempt t where t.tenant_id = j.tenant_id and t.job_id = j.job_id)
                           as "attempts!",
                       (select f.run_id from job f where f.tenant_id = w.tenant_id and f.job_id = w.joined_id)
-                          as joined_run_id,
+                          as joined_run_id, o.name as "pool?",
                       coalesce(e.state,
                           case when l.job_id is not null then 'running'
                                when q.job_id is not null then 'ready'
                                when d.job_id is not null then 'deferred'
                                when p.job_id is not null then 'paused'
                                when w.job_id is not null then 'joined'
+                               when m.job_id is not null then 'limited'
                                else 'blocked' end) as "state!"
                from job j
                join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
@@ -277,6 +279,8 @@ impl Store {
                left join job_deferred d on d.tenant_id = j.tenant_id and d.job_id = j.job_id
                left join job_paused p on p.tenant_id = j.tenant_id and p.job_id = j.job_id
                left join job_joined w on w.tenant_id = j.tenant_id and w.job_id = j.job_id
+               left join job_limited m on m.tenant_id = j.tenant_id and m.job_id = j.job_id
+               left join pool o on o.pool_id = m.pool_id
                where j.tenant_id = $1 and j.run_id = $2 and j.job_id > $3
                order by j.job_id limit $4"#,
             tenant,
@@ -295,7 +299,7 @@ impl Store {
                 partition_key: row.partition_key,
                 reason: row.reason,
                 state: row.state,
-                cause: row.cause,
+                cause: row.cause.or_else(|| row.pool.as_deref().map(limited_cause)),
                 reused: row.reused,
                 materialization: row.materialization_id.map(MaterializationId),
                 joined_run: row.joined_run_id.map(RunId),
@@ -626,8 +630,14 @@ async fn remove_waiting_jobs(
                    where q.tenant_id = mine.tenant_id and q.job_id = mine.job_id for update skip locked) w),
            joined as (delete from job_joined q using waiting
                where q.tenant_id = waiting.tenant_id and q.job_id = waiting.job_id returning q.tenant_id, q.job_id),
+           held as materialized (
+               select w.tenant_id, w.job_id from mine cross join lateral (
+                   select q.tenant_id, q.job_id from job_limited q
+                   where q.tenant_id = mine.tenant_id and q.job_id = mine.job_id for update skip locked) w),
+           limited as (delete from job_limited q using held
+               where q.tenant_id = held.tenant_id and q.job_id = held.job_id returning q.tenant_id, q.job_id),
            gone as (select * from ready union all select * from deferred union all select * from blocked
-               union all select * from paused union all select * from joined)
+               union all select * from paused union all select * from joined union all select * from limited)
            select gone.job_id as "job_id!", a.name, j.partition_key from gone
            cross join lateral (
                select * from job where tenant_id = gone.tenant_id and job_id = gone.job_id offset 0) j

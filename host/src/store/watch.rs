@@ -18,6 +18,12 @@ pub struct QueueDepth {
     pub running: Depth,
     /// Waits for other jobs of its run.
     pub blocked: Depth,
+    /// Waits for the end of a pause.
+    pub paused: Depth,
+    /// Waits for a live job that makes the same.
+    pub joined: Depth,
+    /// Waits for a permit of a pool.
+    pub limited: Depth,
     /// How long the oldest ready job has been ready; 0 when there is none.
     pub oldest_ready_seconds: f64,
 }
@@ -62,10 +68,16 @@ impl Store {
                       (select count(*) from (select from job_deferred limit $1) t) as "deferred!",
                       (select count(*) from (select from job_lease limit $1) t) as "running!",
                       (select count(*) from (select from job_blocked limit $1) t) as "blocked!",
+                      (select count(*) from (select from job_paused limit $1) t) as "paused!",
+                      (select count(*) from (select from job_joined limit $1) t) as "joined!",
+                      (select count(*) from (select from job_limited limit $1) t) as "limited!",
                       pg_stat_get_live_tuples('job_ready'::regclass) as "ready_estimated!",
                       pg_stat_get_live_tuples('job_deferred'::regclass) as "deferred_estimated!",
                       pg_stat_get_live_tuples('job_lease'::regclass) as "running_estimated!",
                       pg_stat_get_live_tuples('job_blocked'::regclass) as "blocked_estimated!",
+                      pg_stat_get_live_tuples('job_paused'::regclass) as "paused_estimated!",
+                      pg_stat_get_live_tuples('job_joined'::regclass) as "joined_estimated!",
+                      pg_stat_get_live_tuples('job_limited'::regclass) as "limited_estimated!",
                       coalesce((select extract(epoch from now() - ready_at)::float8 from job_ready
                           order by ready_at, job_id limit 1), 0) as "oldest_ready_seconds!""#,
             QUEUE_COUNT_MAX,
@@ -83,6 +95,9 @@ impl Store {
             deferred: depth(row.deferred, row.deferred_estimated),
             running: depth(row.running, row.running_estimated),
             blocked: depth(row.blocked, row.blocked_estimated),
+            paused: depth(row.paused, row.paused_estimated),
+            joined: depth(row.joined, row.joined_estimated),
+            limited: depth(row.limited, row.limited_estimated),
             oldest_ready_seconds: row.oldest_ready_seconds.max(0.0),
         })
     }

@@ -132,8 +132,15 @@ impl Metrics {
 
 fn register_queue(registry: &mut Registry, queue: &QueueDepth) {
     let (jobs, estimated) = (States::default(), States::default());
-    let states =
-        [("ready", queue.ready), ("deferred", queue.deferred), ("running", queue.running), ("blocked", queue.blocked)];
+    let states = [
+        ("ready", queue.ready),
+        ("deferred", queue.deferred),
+        ("running", queue.running),
+        ("blocked", queue.blocked),
+        ("paused", queue.paused),
+        ("joined", queue.joined),
+        ("limited", queue.limited),
+    ];
     for (state, depth) in states {
         set(&jobs, "state", state, i64::try_from(depth.jobs).unwrap_or(i64::MAX));
         set(&estimated, "state", state, i64::from(depth.is_estimate));

@@ -58,6 +58,15 @@ pub enum Event<'a> {
         /// The other run.
         joined_run: RunId,
     },
+    /// A job waits, because something that it shares with others is used up for now.
+    #[serde(rename = "job.limited")]
+    JobLimited {
+        /// Which job.
+        #[serde(flatten)]
+        of: Of<'a>,
+        /// What that is.
+        cause: &'a str,
+    },
     /// A job ended, and the database says so.
     #[serde(rename = "job.ended")]
     JobEnded {
@@ -219,6 +228,7 @@ fn event(run: RunId, notice: Notice<'_>) -> Event<'_> {
             Event::JobDeferred { of: Of::new(run, job, named), cause, wait_ms }
         }
         Notice::Joined { job, named, joined } => Event::JobJoined { of: Of::new(run, job, named), joined_run: joined },
+        Notice::Limited { job, named, cause } => Event::JobLimited { of: Of::new(run, job, named), cause },
         Notice::Ended { job, named, end, materialization } => Event::JobEnded {
             of: Of::new(run, job, named),
             state: end.state,
@@ -257,6 +267,7 @@ mod tests {
             event(run, Notice::Ended { job: ids[1], named, end: MADE, materialization: Some(made) }),
             event(run, Notice::Ended { job: ids[1], named, end: FAILED, materialization: None }),
             event(run, Notice::Joined { job: ids[1], named, joined: run }),
+            event(run, Notice::Limited { job: ids[1], named, cause: "the pool `db` is full" }),
             event(run, Notice::Trouble("the database is unavailable")),
             Event::RunInterrupted { run, jobs: 54, ended: 12 },
             Event::RunFinished {

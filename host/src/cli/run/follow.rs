@@ -124,12 +124,21 @@ impl<'a> Follow<'a> {
                     self.reporter.note(Notice::Joined { job, named, joined }, &self.board);
                 }
             }
+            Event::Limited { run, job, cause } if run == self.run => {
+                if let Some(named) = self.board.find(job) {
+                    self.reporter.note(Notice::Limited { job, named, cause: &cause }, &self.board);
+                }
+            }
             Event::Ended(ended) if ended.run == self.run => {
                 let end = End { state: ended.state, cause: ended.cause.as_deref(), reused: ended.reused };
                 self.end(ended.job, end, ended.materialization);
             }
             Event::Trouble(message) => self.reporter.note(Notice::Trouble(&message), &self.board),
-            Event::Started { .. } | Event::Deferred { .. } | Event::Joined { .. } | Event::Ended(_) => {}
+            Event::Started { .. }
+            | Event::Deferred { .. }
+            | Event::Joined { .. }
+            | Event::Limited { .. }
+            | Event::Ended(_) => {}
         }
     }
 

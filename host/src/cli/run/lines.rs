@@ -72,10 +72,14 @@ pub(super) fn line(notice: Notice<'_>, large: bool) -> Option<String> {
             let name = job(named.asset, named.partition_key);
             Some(format!("{}  tried again in {}: {}", one_line(&name), duration_ms(wait_ms), one_line(cause)))
         }
-        Notice::Joined { .. } if large => None,
+        Notice::Joined { .. } | Notice::Limited { .. } if large => None,
         Notice::Joined { named, joined, .. } => {
             let name = job(named.asset, named.partition_key);
             Some(format!("{}  joined run {joined}", one_line(&name)))
+        }
+        Notice::Limited { named, cause, .. } => {
+            let name = job(named.asset, named.partition_key);
+            Some(format!("{}  waits: {}", one_line(&name), one_line(cause)))
         }
         Notice::Ended { end: End { state: "succeeded", .. }, .. } if large => None,
         Notice::Ended { end: End { state: "skipped" | "cancelled", .. }, .. } if large => None,
@@ -93,7 +97,7 @@ impl Notice<'_> {
     /// Whether it is among what is told of up to a bound.
     pub(super) fn is_trouble(&self) -> bool {
         match self {
-            Self::Started(..) | Self::Joined { .. } => false,
+            Self::Started(..) | Self::Joined { .. } | Self::Limited { .. } => false,
             Self::Deferred { .. } | Self::Trouble(_) => true,
             Self::Ended { end, .. } => end.state == "failed",
         }

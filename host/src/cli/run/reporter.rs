@@ -31,6 +31,15 @@ pub enum Notice<'a> {
         /// The other run.
         joined: RunId,
     },
+    /// A job waits, because something that it shares with others is used up for now.
+    Limited {
+        /// Which.
+        job: JobId,
+        /// Its name.
+        named: Named<'a>,
+        /// What that is.
+        cause: &'a str,
+    },
     /// A job ended; the board has counted it.
     Ended {
         /// Which.

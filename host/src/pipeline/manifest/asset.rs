@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     super::{
+        concurrency::{Concurrency, TENANT_POOL},
         definition::name_mistake,
         policy::{Backoff, Limits, RetryPolicy, Route},
         quantity::{duration_text, fuel_text, parse_fuel},
@@ -37,7 +38,18 @@ pub(super) fn read_asset<'a>(
     entry: &Entry<'a>,
     resources: &Declared,
 ) -> Option<AssetSettings> {
-    let known = ["grants", "config", "limits", "retry", "fresh_for", "queue", "priority", "worker_tags"];
+    let known = [
+        "grants",
+        "config",
+        "limits",
+        "retry",
+        "fresh_for",
+        "queue",
+        "priority",
+        "worker_tags",
+        "max_concurrent",
+        "pools",
+    ];
     let section = reader.section(entry, &known)?;
     let mut settings = AssetSettings::default();
     if let Some(entry) = section.get("grants") {
@@ -63,6 +75,7 @@ pub(super) fn read_asset<'a>(
         settings.fresh_for_ms = reader.quantity(entry, &duration(SHORTEST, limit::FRESH_FOR_MAX));
     }
     settings.route = read_route(reader, &section);
+    settings.concurrency = read_concurrency(reader, &section);
     Some(settings)
 }
 
@@ -93,6 +106,29 @@ fn read_route<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Route {
         route.tags.insert(tag.to_owned());
     }
     route
+}
+
+fn read_concurrency<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Concurrency {
+    let of_asset = section.get("max_concurrent").and_then(|entry| reader.integer(entry, 1, limit::POOL_SIZE_MAX));
+    let mut concurrency = Concurrency { of_asset, ..Concurrency::default() };
+    let Some((entry, pools)) = section.get("pools").and_then(|entry| Some((entry, reader.strings(entry)?))) else {
+        return concurrency;
+    };
+    reader.remember(entry);
+    if pools.len() > limit::POOLS_PER_ASSET_MAX {
+        let message = format!("{} pools are more than the {} of an asset", pools.len(), limit::POOLS_PER_ASSET_MAX);
+        reader.refuse(entry, message, "");
+        return concurrency;
+    }
+    for pool in pools {
+        if let Some(mistake) = name_mistake("a pool", pool) {
+            reader.refuse(entry, mistake, "");
+        } else if pool == TENANT_POOL {
+            reader.refuse(entry, format!("every job is in the pool `{TENANT_POOL}`"), "leave it out");
+        }
+        concurrency.pools.insert(pool.to_owned());
+    }
+    concurrency
 }
 
 fn read_limits<'a>(reader: &mut Reader<'a>, entry: &Entry<'a>) -> Limits {

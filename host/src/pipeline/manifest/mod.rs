@@ -25,13 +25,14 @@ use self::{
     schedule::read_schedules,
 };
 use super::{
+    concurrency::Concurrency,
     definition::name_mistake,
     diagnostic::{Diagnostic, Place, bounded, shown},
     policy::{Limits, RetryPolicy, Route},
     resource::{Grant, Resource},
     schedule::Schedule,
 };
-use crate::limit::{ASSETS_PER_PIPELINE_MAX, COMPONENTS_PER_PIPELINE_MAX, MANIFEST_BYTES_MAX};
+use crate::limit::{ASSETS_PER_PIPELINE_MAX, COMPONENTS_PER_PIPELINE_MAX, MANIFEST_BYTES_MAX, POOL_SIZE_MAX};
 
 /// A manifest that makes sense on its own.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +41,8 @@ pub struct Manifest {
     pub file: String,
     /// The pipeline's name.
     pub name: String,
+    /// How many of its jobs run at once.
+    pub max_concurrent: Option<u32>,
     /// At least one, in the order in which they stand.
     pub components: Vec<ComponentSource>,
     /// By name.
@@ -72,6 +75,8 @@ pub struct AssetSettings {
     pub retry: RetryPolicy,
     /// Where its jobs queue.
     pub route: Route,
+    /// With what else it shares how many of its jobs run at once.
+    pub concurrency: Concurrency,
     /// How long an effectful asset's result is as good as a new one, in milliseconds.
     pub fresh_for_ms: Option<u64>,
 }
@@ -110,7 +115,7 @@ pub fn parse_resources(file: &str, text: &str) -> Result<BTreeMap<String, Resour
 pub fn parse_name(file: &str, text: &str) -> Result<String, Vec<Diagnostic>> {
     fn read<'a>(reader: &mut Reader<'a>, document: &'a Document<&'a str>) -> String {
         let root = reader.root(document.as_item(), &KEYS).expect("a document is a table");
-        read_name(reader, &root)
+        read_pipeline(reader, &root).0
     }
     parse(file, text, read).map(|(name, _)| name)
 }
@@ -179,9 +184,11 @@ fn read<'a>(
         known.insert(name.clone(), Some(resource.clone()));
     }
     let assets = read_assets(reader, &root, &known);
+    let (name, max_concurrent) = read_pipeline(reader, &root);
     Manifest {
         file: String::new(),
-        name: read_name(reader, &root),
+        name,
+        max_concurrent,
         components: read_components(reader, &root),
         resources: understood(declared),
         assets,
@@ -194,16 +201,20 @@ fn understood(declared: Declared) -> BTreeMap<String, Resource> {
     declared.into_iter().filter_map(|(name, resource)| Some((name, resource?))).collect()
 }
 
-fn read_name<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> String {
+/// The pipeline's name, and how many of its jobs run at once.
+fn read_pipeline<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> (String, Option<u32>) {
     let pipeline = reader.required(root, "pipeline", "add [pipeline] with name = \"...\"").cloned();
-    let section = pipeline.and_then(|entry| reader.section(&entry, &["name"]));
-    let Some(section) = section else { return String::new() };
-    let Some(entry) = reader.required(&section, "name", "add name = \"...\"") else { return String::new() };
-    let Some(name) = reader.string(entry) else { return String::new() };
+    let section = pipeline.and_then(|entry| reader.section(&entry, &["name", "max_concurrent"]));
+    let Some(section) = section else { return (String::new(), None) };
+    let max_concurrent = section.get("max_concurrent").and_then(|entry| reader.integer(entry, 1, POOL_SIZE_MAX));
+    let entry = reader.required(&section, "name", "add name = \"...\"");
+    let Some((entry, name)) = entry.and_then(|entry| Some((entry, reader.string(entry)?))) else {
+        return (String::new(), max_concurrent);
+    };
     if let Some(mistake) = name_mistake("a pipeline", name) {
         reader.refuse(entry, mistake, "");
     }
-    name.to_owned()
+    (name.to_owned(), max_concurrent)
 }
 
 fn read_components<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Vec<ComponentSource> {

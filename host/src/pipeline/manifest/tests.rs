@@ -191,7 +191,7 @@ fn unknown_keys_are_refused_everywhere() {
     check(answer("[asset.raw]\n"), "flowstone.toml:5:2: asset: unknown key; did you mean `assets`?");
     check(
         answer("[assets.raw]\ncolour = \"blue\"\n"),
-        "flowstone.toml:6:1: assets.raw.colour: unknown key; known here: grants, config, limits, retry, fresh_for, queue, priority, worker_tags",
+        "flowstone.toml:6:1: assets.raw.colour: unknown key; known here: grants, config, limits, retry, fresh_for, queue, priority, worker_tags, max_concurrent, pools",
     );
     check(
         answer("[[components]]\npath = \"b\"\nsha = \"x\"\n"),
@@ -199,7 +199,7 @@ fn unknown_keys_are_refused_everywhere() {
     );
     check(
         answer_asset("\"a\\u001bb\" = 1\n"),
-        r#"flowstone.toml:9:1: assets.raw."a\u{1b}b": unknown key; known here: grants, config, limits, retry, fresh_for, queue, priority, worker_tags"#,
+        r#"flowstone.toml:9:1: assets.raw."a\u{1b}b": unknown key; known here: grants, config, limits, retry, fresh_for, queue, priority, worker_tags, max_concurrent, pools"#,
     );
     check(
         answer(&format!("{STATION}acess = \"read\"\n")),

@@ -19,6 +19,7 @@ const NOW: &str = "2016-01-01T00:00:00Z";
 pub(crate) fn bound(name: &str, inputs: &[&str]) -> BoundAsset {
     BoundAsset {
         route: Route::default(),
+        concurrency: Default::default(),
         definition: asset(name, inputs),
         component: Digest::of(b"component"),
         grants: vec![],

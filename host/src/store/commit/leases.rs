@@ -8,19 +8,27 @@ use uuid::Uuid;
 use super::values::{Counts, Ending, FinishedJob};
 use crate::store::{StoreError, column, error::Doing as _, queue::Claim};
 
-/// The fence: only rows that still carry the claim's token go, and only their jobs are written. Returns these, each
-/// with how many inputs wait for it. A row that a rescue takes meanwhile is gone when the delete comes to it; nobody else
+/// A lease that a commit ended.
+pub(super) struct EndedLease {
+    /// How many inputs wait for its job.
+    pub(super) dependents: i32,
+    /// The permits that went with it.
+    pub(super) permits: Vec<i32>,
+}
+
+/// The fence: only rows that still carry the claim's token go, and only their jobs are written. Returns these.
+/// A row that a rescue takes meanwhile is gone when the delete comes to it; nobody else
 /// waits for leases of this worker, so no order of locks is needed.
 pub(super) async fn delete_leases(
     connection: &mut PgConnection,
     batch: &[FinishedJob],
-) -> Result<HashMap<Uuid, i32>, StoreError> {
+) -> Result<HashMap<Uuid, EndedLease>, StoreError> {
     let held = sqlx::query!(
         r#"with held as materialized (
              select l.ctid as place from unnest($1::text[], $2::uuid[], $3::uuid[]) as b (tenant_id, job_id, token)
              join job_lease l on l.tenant_id = b.tenant_id and l.job_id = b.job_id and l.token = b.token)
          delete from job_lease l where ctid = any(array(select place from held))
-         returning job_id, (select j.dependents from job j
+         returning job_id, permits, (select j.dependents from job j
              where j.tenant_id = l.tenant_id and j.job_id = l.job_id) as "dependents!""#,
         &column(batch, |item| item.claim.tenant.clone()),
         &column(batch, |item| item.claim.job.0),
@@ -29,7 +37,8 @@ pub(super) async fn delete_leases(
     .fetch_all(connection)
     .await
     .doing("ending leases")?;
-    Ok(held.into_iter().map(|row| (row.job_id, row.dependents)).collect())
+    let lease = |dependents, permits: Option<_>| EndedLease { dependents, permits: permits.unwrap_or_default() };
+    Ok(held.into_iter().map(|row| (row.job_id, lease(row.dependents, row.permits))).collect())
 }
 
 /// Retries go to the deferred table, released jobs to the ready one; returns how many are ready.

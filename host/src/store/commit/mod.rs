@@ -2,7 +2,8 @@
 //!
 //! One transaction writes a batch of finished jobs: leases go (fenced by the claim's token), and with them come
 //! attempts, blobs, materializations, lineage, staged files, ends, retries, audit and outbox; jobs that had joined
-//! these end with them, jobs that waited for any are released or skipped, and the runs' counters move. What waits for a very wide job is left to later
+//! these end with them, jobs that waited for any are released or skipped, and the runs' counters move; the permits of
+//! pools go with the leases, and who waits for them is next. What waits for a very wide job is left to later
 //! transactions (`release.rs`), and a row that this one writes says so. A job whose lease is gone writes nothing at all,
 //! and one that read in a bucket what is not so any more (`buckets.rs`) writes no more than that it runs again.
 
@@ -20,7 +21,14 @@ pub use values::{
     NewMaterialization, NewStagedFile, RecordedAttempt, job_name,
 };
 
-use super::{Store, StoreError, buckets::settle_buckets, column, error::Doing as _, intents::delete_intents};
+use super::{
+    Store, StoreError,
+    buckets::settle_buckets,
+    column,
+    error::Doing as _,
+    intents::delete_intents,
+    permits::{freed_by, wake_next},
+};
 use crate::id::JobId;
 use facts::{
     Made, insert_attempts, insert_blobs, insert_edges, insert_external_reads, insert_materializations,
@@ -53,9 +61,12 @@ impl Store {
         insert_staged_files(&mut transaction, &made).await?;
         delete_intents(&mut transaction, &made).await?;
         let released = return_to_queue(&mut transaction, &mine).await?;
-        let ends: Vec<End> = mine.iter().filter_map(|item| End::of(item, held[&item.claim.job.0])).collect();
+        let ends: Vec<End> = mine.iter().filter_map(|item| End::of(item, held[&item.claim.job.0].dependents)).collect();
         let mut committed = end_jobs(&mut transaction, ends).await?;
         committed.released += released;
+        // Last, because others that free permits or take some wait from here on.
+        let freed = freed_by(held.values().map(|lease| &*lease.permits));
+        committed.released += wake_next(&mut transaction, &freed).await?;
         transaction.commit().await.doing("committing")?;
         committed.deferred = mine.iter().filter_map(|item| DeferredJob::of(item)).collect();
         committed.attempts = mine.iter().filter_map(|item| RecordedAttempt::of(item)).collect();

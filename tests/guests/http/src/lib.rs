@@ -52,6 +52,17 @@ fn asks_too(ctx: &Context) -> Result<Vec<u8>> {
     Ok(last)
 }
 
+/// Asks once in each of its hours, so that many ask at once.
+#[asset(
+    partitions(hour = hourly("2024-01-01T00", "2024-01-31T00")),
+    requires(api = http("asks as it is configured")),
+)]
+fn asks_each(ctx: &Context) -> Result<Vec<u8>> {
+    let Ask { path, .. } = ctx.config()?;
+    let hour = ctx.partition().key("hour")?.to_string();
+    ctx.http("api")?.get(format!("{path}/{hour}")).send()?.ok()?.bytes()
+}
+
 /// Keeps every answer open, and says after how many it was stopped.
 #[asset(requires(api = http("keeps answers open")))]
 fn hoards(ctx: &Context) -> Result<String> {
