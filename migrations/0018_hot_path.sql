@@ -15,6 +15,14 @@ alter table inflight     drop constraint inflight_tenant_id_asset_id_fkey;
 alter table audit        drop constraint audit_tenant_id_fkey;
 alter table outbox       drop constraint outbox_tenant_id_fkey;
 
+-- A materialization, its own edges and its row in `latest` are written by one transaction; its asset and version are those
+-- of its job, and neither is ever deleted. What it was made from and the bytes that it names are still looked up: those
+-- are collected.
+alter table materialization drop constraint materialization_tenant_id_asset_id_fkey;
+alter table materialization drop constraint materialization_tenant_id_asset_version_id_fkey;
+alter table lineage_edge    drop constraint lineage_edge_tenant_id_materialization_id_fkey;
+alter table latest          drop constraint latest_tenant_id_materialization_id_fkey;
+
 -- A job ends once (the key of job_end), and its materialization is written with its end: the index said the same again.
 alter table materialization drop constraint materialization_once_per_job;
 
