@@ -87,16 +87,15 @@ const RULES: &[(&str, &str)] = &[
     (
         "what is pure is made once, unless it is forced or invalidated",
         "select format('%s of %s was made again by job %s', m.partition_key, a.name, m.job_id)
-         from materialization m
+         from (
+             select o.*, min(o.sequence) filter (where i.materialization_id is null)
+                 over (partition by o.tenant_id, o.asset_id, o.partition_key, o.recipe) as first_valid
+             from materialization o left join invalidation i using (tenant_id, materialization_id)) m
          join asset a using (tenant_id, asset_id)
          join asset_version v using (tenant_id, asset_version_id)
          left join job j on j.tenant_id = m.tenant_id and j.job_id = m.job_id
-         where m.reused_from is null and (v.settings->>'pure')::boolean and j.forced is not true
-           and exists (select from materialization e
-               where e.tenant_id = m.tenant_id and e.asset_id = m.asset_id and e.partition_key = m.partition_key
-                 and e.recipe = m.recipe and e.sequence < m.sequence
-                 and not exists (select from invalidation i
-                     where i.tenant_id = e.tenant_id and i.materialization_id = e.materialization_id))",
+         where m.first_valid < m.sequence
+           and m.reused_from is null and (v.settings->>'pure')::boolean and j.forced is not true",
     ),
     (
         "a job that succeeded has its materialization",

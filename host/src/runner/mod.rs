@@ -283,7 +283,7 @@ impl Runner {
             settings,
         });
         let guests = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(shared.settings.slots)
+            .worker_threads(guest_threads(shared.settings.slots))
             .thread_name("guest")
             .enable_time()
             .build()
@@ -398,6 +398,11 @@ async fn vital(step: impl Future<Output = ()>) {
     }
     let _fuse = Fuse;
     step.await;
+}
+
+/// A guest yields, and what it waits for is done elsewhere: more threads than cores would only take turns.
+fn guest_threads(slots: usize) -> usize {
+    std::thread::available_parallelism().map_or(slots, |cores| slots.min(cores.get()))
 }
 
 /// The exit status of a host fault.
