@@ -23,6 +23,16 @@ alter table materialization drop constraint materialization_tenant_id_asset_vers
 alter table lineage_edge    drop constraint lineage_edge_tenant_id_materialization_id_fkey;
 alter table latest          drop constraint latest_tenant_id_materialization_id_fkey;
 
+-- An asset's id says whose it is, and so does a materialization's. With the tenant in them these indexes could be read
+-- for a tenant as a whole, and were: of a table of one row each plan costs the same, and the check of a foreign key keeps
+-- the plan that it began with. Measured: 0.4 ms for each check after 20,000 rows, most of what a commit took.
+drop index materialization_by_partition;
+drop index materialization_by_recipe;
+drop index lineage_edge_by_upstream;
+create index materialization_by_partition on materialization (asset_id, partition_key, sequence desc);
+create index materialization_by_recipe on materialization (asset_id, recipe, sequence desc);
+create index lineage_edge_by_upstream on lineage_edge (upstream_materialization_id);
+
 -- A job ends once (the key of job_end), and its materialization is written with its end: the index said the same again.
 alter table materialization drop constraint materialization_once_per_job;
 

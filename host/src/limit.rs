@@ -629,6 +629,9 @@ pub const INSTANCE_BYTES_MAX: usize = 4 << 20;
 pub const MEMORY_KEPT_BYTES: usize = 2 << 20;
 /// See [`MEMORY_KEPT_BYTES`].
 pub const TABLE_KEPT_BYTES: usize = 512 << 10;
+/// Of a pooled stack, from its top: what most calls use. Zeroing it costs less than pages that are given back and come
+/// again; deeper ones are given back.
+pub const STACK_KEPT_BYTES: usize = 32 << 10;
 /// Stack of a guest's own code.
 pub const WASM_STACK_BYTES: usize = 512 << 10;
 /// Stack of a guest and the host functions it calls.

@@ -33,6 +33,8 @@ pub use self::{
     report::Report,
     verdict::{Retry, Verdict},
 };
+pub(crate) use sandbox::caught;
+
 use self::{cache::CompiledCache, config::Allocation, linker::Linkers, load::ReadyComponents};
 use crate::{
     blob::{BlobError, BlobStore, Digest},

@@ -261,7 +261,7 @@ async fn run_guest(
 }
 
 /// The future's output, or the message of the panic that ended it.
-pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
+pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     poll_fn(|context| {
         // After a panic the future is dropped and never looked at again.

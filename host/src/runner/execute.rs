@@ -16,19 +16,21 @@ use super::{
 use crate::{
     blob::Content,
     capability::{Reach, files::Change},
-    engine::{Report, Retry, Verdict},
+    engine::{Report, Retry, Verdict, caught},
     id::{AttemptId, MaterializationId},
     limit::SOURCE_CHANGES_MAX,
     pipeline::recipe::version_digest,
     store::commit::{AttemptRecord, Counts, Ending, ExternalRead, FinishedJob, NewMaterialization, NewStagedFile},
 };
 
-/// Runs prepared jobs, each as soon as a slot is free, until nothing is left.
+/// Runs prepared jobs, each as soon as a slot is free, until nothing is left. It lives on the guests' threads: a job that
+/// was granted nothing starts and ends there, and no other thread has to be woken for it.
 pub(super) async fn execute_prepared(
     shared: Arc<Shared>,
     mut queue: mpsc::UnboundedReceiver<Prepared>,
-    guests: Handle,
+    process: Handle,
 ) {
+    let guests = Handle::current();
     loop {
         let prepared = tokio::select! {
             prepared = queue.recv() => prepared,
@@ -40,47 +42,61 @@ pub(super) async fn execute_prepared(
             shared.finish(prepared.job.finished(Ending::Released));
             continue;
         }
-        let (shared, guests) = (shared.clone(), guests.clone());
-        shared.clone().tasks.spawn(vital(async move {
+        let home = if prepared.job.asset.bound.grants.is_empty() { &guests } else { &process };
+        let (within, guests) = (shared.clone(), guests.clone());
+        let attempt = vital(async move {
             let (claim, run, name) = (prepared.job.claim.clone(), prepared.job.run, prepared.job.name());
-            let within = shared.clone();
-            let finished = tokio::spawn(async move { execute(&within, &guests, prepared).await }).await;
+            let finished = caught(execute(&within, &guests, prepared)).await;
             drop(slot);
             // A panic of ours is the host's fault; the job is not lost with it.
-            shared.finish(finished.unwrap_or_else(|panic| stopped_by(&shared, claim, run, name, panicked(&panic))));
-        }));
+            within.finish(finished.unwrap_or_else(|panic| stopped_by(&within, claim, run, name, panicked(&panic))));
+        });
+        shared.tasks.spawn_on(attempt, home);
     }
 }
 
-fn panicked(panic: &tokio::task::JoinError) -> Obstacle {
-    tracing::error!(error = panic as &dyn std::error::Error, "an attempt ended in a panic of the host");
+fn panicked(panic: &str) -> Obstacle {
+    tracing::error!(panic, "an attempt ended in a panic of the host");
     Obstacle::Host("the host panicked".to_owned())
 }
 
 /// Opens what was granted, runs the attempt, and commits what it wrote elsewhere. Only guest code runs on the guests'
 /// threads, which do no IO of their own.
 async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> FinishedJob {
+    if prepared.job.asset.bound.grants.is_empty() {
+        let Prepared { job, mut attempt, stop } = prepared;
+        attempt.reach.is_timed = shared.is_traced();
+        let begun = begin(shared, &job);
+        let report = shared.engine.run(attempt, stop).await;
+        shared.measure(begun.elapsed());
+        return conclude(shared, job, report, None, begun);
+    }
     let (prepared, fence) = match settle(shared, prepared).await {
         Settled::Wanted(prepared, fence) => (prepared, fence),
         Settled::Finished(finished) => return *finished,
     };
     let Prepared { job, mut attempt, stop } = *prepared;
-    let stopped = |obstacle| stopped_by(shared, job.claim.clone(), job.run, job.name(), obstacle);
     match open_reach(shared, &job).await {
         Ok(reach) => attempt.reach = Reach { is_timed: shared.is_traced(), ..reach },
-        Err(obstacle) => return stopped(obstacle),
+        Err(obstacle) => return stopped_by(shared, job.claim.clone(), job.run, job.name(), obstacle),
     }
-    shared.tell(Event::Started { run: job.run, job: job.claim.job });
-    let (begun, engine) = (Instant::now(), shared.engine.clone());
+    let (begun, engine) = (begin(shared, &job), shared.engine.clone());
     let report = match guests.spawn(async move { engine.run(attempt, stop).await }).await {
         Ok(report) => report,
-        Err(panic) => return stopped(panicked(&panic)),
+        Err(panic) => {
+            return stopped_by(shared, job.claim.clone(), job.run, job.name(), panicked(&panic.to_string()));
+        }
     };
     shared.measure(begun.elapsed());
     let blameless = matches!(report.verdict, Verdict::HostFault(_) | Verdict::Cancelled);
     let again = if !blameless && sources_changed(shared, &job).await { Some(rerun(shared, &job).await) } else { None };
     let uncommitted = report.uncommitted.clone();
     apply(shared, conclude(shared, job, report, again, begun), uncommitted, fence).await
+}
+
+fn begin(shared: &Shared, job: &KnownJob) -> Instant {
+    shared.tell(Event::Started { run: job.run, job: job.claim.job });
+    Instant::now()
 }
 
 /// Whether a directory that the attempt could read is no longer what its recipe says.

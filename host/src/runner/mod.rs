@@ -290,7 +290,9 @@ impl Runner {
             .expect("threads can be started when the process itself could");
         let tasks = &shared.tasks;
         tasks.spawn(vital(claim::claim_while_running(shared.clone())));
-        tasks.spawn(vital(execute::execute_prepared(shared.clone(), prepared_queue, guests.handle().clone())));
+        let process = tokio::runtime::Handle::current();
+        let executing = vital(execute::execute_prepared(shared.clone(), prepared_queue, process));
+        tasks.spawn_on(executing, guests.handle());
         tasks.spawn(vital(commit::commit_finished(shared.clone(), finished_queue)));
         tasks.spawn(vital(session::keep_session(shared.clone())));
         tasks.spawn(vital(session::rescue_others(shared.clone())));
