@@ -49,6 +49,8 @@ typed_ids! {
     AssetVersionId,
     /// A schedule of a pipeline, whatever the version.
     ScheduleId,
+    /// A backfill of a pipeline.
+    BackfillId,
     /// One request to materialize a selection.
     RunId,
     /// One asset and partition of a run.

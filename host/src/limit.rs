@@ -161,6 +161,30 @@ pub const JOINED_SWEPT_MAX: i64 = 2_000;
 /// Nodes of one lineage walk: more cannot be drawn, and a walk must not hold the database's memory.
 pub const LINEAGE_NODES_MAX: usize = 10_000;
 
+// ---- backfills ----
+
+/// Partitions of a backfill that are in flight when nothing else is asked for: enough for the slots of a few workers, and
+/// few enough that a pause or a halt takes hold soon.
+pub const BACKFILL_CONCURRENCY_DEFAULT: u32 = 100;
+/// Partitions of a backfill that may be in flight: each window is planned and written in one go, which takes a second.
+pub const BACKFILL_CONCURRENCY_MAX: u32 = 10_000;
+/// Ranges that the partitions of a backfill may be: their text is a megabyte, and is read for each window.
+pub const BACKFILL_RANGES_MAX: usize = 50_000;
+/// How often a process looks for backfills while none is running.
+pub const BACKFILL_POLL: Duration = Duration::from_millis(250);
+/// How often it looks while one is: a window of a hundred small jobs ends within this.
+pub const BACKFILL_BUSY_POLL: Duration = Duration::from_millis(50);
+/// How often a command that watches a backfill looks at it: a person does not see more.
+pub const BACKFILL_WATCH_POLL: Duration = Duration::from_millis(250);
+/// Ended windows of a backfill that one look counts: others wait, and the next look comes soon.
+pub const BACKFILL_WINDOWS_SETTLED_MAX: i64 = 100;
+/// Bytes kept of why partitions failed: the whole of it is with their jobs.
+pub const BACKFILL_CAUSE_BYTES_MAX: usize = 1 << 10;
+/// Ranges of failed partitions that a status shows: a screen.
+pub const BACKFILL_FAILURES_SHOWN_MAX: i64 = 20;
+/// Backfills that are listed when nothing else is asked for: a screen.
+pub const BACKFILLS_LISTED_DEFAULT: u16 = 20;
+
 // ---- schedules ----
 
 /// Schedules of one pipeline: more would not fit a screen, and each is looked at by every process.
@@ -327,6 +351,8 @@ pub const FRESH_FOR_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 pub const FIXED_PARTITIONS_MAX: usize = 1_024;
 /// Bytes of the canonical text of a partition: it is part of indexes, and a btree entry ends at 2,704 bytes.
 pub const PARTITION_KEY_TEXT_BYTES_MAX: usize = 2_048;
+/// Partitions whose newest results a plan looks up one by one. Of more, it reads all that their assets have.
+pub const LATEST_LOOKED_UP_MAX: u64 = 20_000;
 /// Partitions that one plan considers, over all assets: each costs some 300 bytes while the plan is made.
 pub const PLAN_PARTITIONS_MAX: usize = 2_000_000;
 /// Inputs of all jobs of one plan, some 60 bytes each: `all` between two large assets multiplies, and must end

@@ -7,7 +7,7 @@
 use std::{fs, path::Path};
 
 use flowstone::blob::Digest;
-use flowstone_tests::{Database, Flowstone, pipeline::Scenario};
+use flowstone_tests::{Database, Flowstone, deadline::wait_until_database_says, pipeline::Scenario};
 use sqlx::{PgConnection, PgPool, Row as _};
 
 /// Asserts that everything holds.
@@ -406,6 +406,73 @@ const RULES: &[(&str, &str)] = &[
         "select format('schedule %s of %s', s.name, f.fire_at) from schedule s join schedule_fire f using (tenant_id, schedule_id)
          where f.state = 'due' and (not s.enabled or s.removed_at is not null or f.cause <> 'clock')",
     ),
+    (
+        "a backfill counts each of its partitions once",
+        "select format('backfill %s of %s: %s to come, %s in flight, %s counted', b.backfill_id, b.partitions,
+             b.selected_partitions - b.cursor, w.in_flight, b.up_to_date + b.made + b.skipped + b.failed)
+         from backfill b cross join lateral (
+             select coalesce(sum(partitions), 0) as in_flight from backfill_window w
+             where w.tenant_id = b.tenant_id and w.backfill_id = b.backfill_id) as w
+         where b.partitions <> b.selected_partitions - b.cursor + w.in_flight + b.up_to_date + b.made + b.skipped + b.failed
+            or b.selected_partitions <> (select sum(upper(s) - lower(s)) from unnest(b.selected) as s)",
+    ),
+    (
+        "a window in flight is what its run makes",
+        "select format('run %s of backfill %s', w.run_id, w.backfill_id) from backfill_window w
+         join backfill b using (tenant_id, backfill_id)
+         left join run r on r.tenant_id = w.tenant_id and r.run_id = w.run_id and r.backfill_id = w.backfill_id
+         where r.run_id is null
+            or w.partitions <> (select coalesce(sum(upper(s) - lower(s)), 0) from unnest(w.selected) as s)
+            or w.partitions <> (select count(distinct j.partition_key) from job j
+                join asset_version v using (tenant_id, asset_version_id) join asset a using (tenant_id, asset_id)
+                where j.tenant_id = w.tenant_id and j.run_id = w.run_id and b.settings->'assets' ? a.name)",
+    ),
+    (
+        "a run of a backfill is in flight until it is over",
+        "select format('run %s', r.run_id) from run r
+         where (r.request ? 'backfill') <> (r.backfill_id is not null)
+            or r.request->>'backfill' <> r.backfill_id::text
+            or (r.backfill_id is not null and r.state = 'running' and not exists (select from backfill_window w
+                where w.tenant_id = r.tenant_id and w.backfill_id = r.backfill_id and w.run_id = r.run_id))",
+    ),
+    (
+        "a partition of a backfill is released once in a round",
+        "select format('%s of %s by backfill %s: %s jobs', j.partition_key, a.name, r.backfill_id, count(*))
+         from job j
+         join run r on r.tenant_id = j.tenant_id and r.run_id = j.run_id
+         join backfill b on b.tenant_id = r.tenant_id and b.backfill_id = r.backfill_id
+         join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
+         join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id
+         where b.settings->'assets' ? a.name
+         group by r.backfill_id, b.round, a.name, j.partition_key having count(*) > b.round",
+    ),
+    (
+        "what failed of a backfill is told as ranges that are apart",
+        "select format('backfill %s: %s failed, and ranges tell of %s', b.backfill_id, b.failed, f.told)
+         from backfill b cross join lateral (
+             select coalesce(sum(last_partition - first_partition + 1), 0) as told from backfill_failure f
+             where f.tenant_id = b.tenant_id and f.backfill_id = b.backfill_id) as f
+         where b.failed <> f.told
+         union all
+         select format('%s of backfill %s is there twice', one.what, one.backfill_id) from (
+             select tenant_id, backfill_id, first_partition::text as what,
+                 int4multirange(int4range(first_partition, last_partition + 1)) as held from backfill_failure
+             union all select tenant_id, backfill_id, run_id::text, selected from backfill_window) as one
+         join (
+             select tenant_id, backfill_id, first_partition::text as what,
+                 int4multirange(int4range(first_partition, last_partition + 1)) as held from backfill_failure
+             union all select tenant_id, backfill_id, run_id::text, selected from backfill_window) as other
+             using (tenant_id, backfill_id)
+         where one.what < other.what and one.held && other.held",
+    ),
+    (
+        "a backfill that has ended has nothing in flight",
+        "select format('backfill %s is %s', b.backfill_id, b.state) from backfill b
+         where (b.state in ('succeeded', 'failed') and exists (select from backfill_window w
+                 where w.tenant_id = b.tenant_id and w.backfill_id = b.backfill_id))
+            or (b.state in ('succeeded', 'failed') and b.cursor < b.selected_partitions)
+            or (b.state = 'succeeded' and b.failed > 0) or (b.state = 'failed' and b.failed = 0)",
+    ),
 ];
 
 #[tokio::test]
@@ -417,6 +484,11 @@ async fn the_checker_finds_what_is_wrong() {
     scenario.flowstone.run(["schedule", "run-now", "scenarios", "yearly"]).expect_status(0);
     let blobs = scenario.flowstone.state_dir().join("blobs");
     let pool = database.pool().await;
+    scenario.flowstone.run(["backfill", "start", "scenarios", "daily"]).expect_status(0);
+    let up = scenario.flowstone.start(["up", "-j", "2"]);
+    wait_until_database_says(&pool, "select state = 'succeeded' from backfill").await;
+    up.interrupt();
+    up.wait().expect_status(0);
     assert_sound(&violations(&pool, &blobs).await);
 
     for (breakage, rule) in BREAKAGES {
@@ -638,4 +710,38 @@ const BREAKAGES: &[(&str, &str)] = &[
          update schedule set enabled = false",
         "what is due is of a schedule that fires",
     ),
+    ("update backfill set made = made + 1", "a backfill counts each of its partitions once"),
+    ("update backfill set selected = '{[0,3)}'", "a backfill counts each of its partitions once"),
+    (
+        "insert into backfill_window select tenant_id, backfill_id, run_id, '{[0,1)}', 1 from run where backfill_id is not null",
+        "a window in flight is what its run makes",
+    ),
+    (
+        "insert into backfill_window select tenant_id, backfill_id, gen_random_uuid(), '{}', 0 from backfill",
+        "a window in flight is what its run makes",
+    ),
+    (
+        "update run set state = 'running', finished_at = null where backfill_id is not null",
+        "a run of a backfill is in flight until it is over",
+    ),
+    ("update run set backfill_id = null", "a run of a backfill is in flight until it is over"),
+    (
+        "insert into job (tenant_id, job_id, run_id, asset_version_id, partition_key, reason, forced, inputs, dependents)
+         select j.tenant_id, gen_random_uuid(), j.run_id, j.asset_version_id, j.partition_key, j.reason, j.forced, j.inputs,
+             j.dependents
+         from job j join run r using (tenant_id, run_id) where r.backfill_id is not null",
+        "a partition of a backfill is released once in a round",
+    ),
+    ("update backfill set failed = failed + 1", "what failed of a backfill is told as ranges that are apart"),
+    (
+        "insert into backfill_failure select tenant_id, backfill_id, one, 3, gen_random_uuid(), 'broken'
+         from backfill, generate_series(2, 3) as one;
+         update backfill set failed = 3",
+        "what failed of a backfill is told as ranges that are apart",
+    ),
+    (
+        "insert into backfill_window select tenant_id, backfill_id, run_id, '{[0,5)}', 5 from run where backfill_id is not null",
+        "a backfill that has ended has nothing in flight",
+    ),
+    ("update backfill set state = 'failed'", "a backfill that has ended has nothing in flight"),
 ];

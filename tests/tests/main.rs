@@ -1,5 +1,6 @@
 //! All integration tests, as one program: one link, one server.
 
+mod backfills;
 mod bad_input;
 mod blobs;
 mod buckets;

@@ -67,6 +67,7 @@ impl Bench {
             pipeline: pipeline.pipeline,
             pipeline_version: pipeline.id,
             owner: None,
+            backfill: None,
             request: json!({ "schedule": fire.name, "fire_at_ms": fire.fire_s * 1_000 }),
             jobs: vec![],
         }

@@ -76,6 +76,7 @@ impl Bench {
             pipeline: self.pipeline.pipeline,
             pipeline_version: self.pipeline.id,
             owner: Some(self.worker),
+            backfill: None,
             request: json!({}),
             jobs: new_jobs.collect(),
         };

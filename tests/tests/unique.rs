@@ -104,6 +104,7 @@ async fn submit(bench: &Bench, forced: bool) -> RunId {
         pipeline: bench.pipeline.pipeline,
         pipeline_version: bench.pipeline.id,
         owner: None,
+        backfill: None,
         request: json!({}),
         jobs: vec![NewJob {
             id: JobId::new(),

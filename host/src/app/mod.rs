@@ -1,7 +1,9 @@
-//! The verbs that the command line and the API share: check, deploy, plan, start a run, cancel, invalidate, schedules, read.
+//! The verbs that the command line and the API share: check, deploy, plan, start a run, cancel, invalidate, schedules,
+//! backfills, read.
 //!
 //! A verb gathers what is needed, lets `pipeline` decide, and lets `store` write. It runs no job: that is the runner's.
 
+mod backfill;
 mod deploy;
 mod pause;
 mod plan;
@@ -14,6 +16,7 @@ mod secret;
 
 use std::sync::Arc;
 
+pub use backfill::{BackfillRequest, BackfillState, FailedPartitions, Released, StartedBackfill};
 pub use deploy::{Checked, Deployed, MANIFEST_NAME, Pipeline, PipelineAsset};
 pub use plan::{PlanRequest, Wanted};
 pub use run::{IdempotencyKey, Submitted};

@@ -12,18 +12,19 @@ use jiff::Timestamp;
 use super::{App, AppError, Pipeline};
 use crate::{
     capability::files::{FingerprintCache, fingerprint},
-    id::RunId,
+    id::{AssetId, BackfillId, RunId},
+    limit::LATEST_LOOKED_UP_MAX,
     pipeline::{
         diagnostic::chain,
         keyspace::KeySpace,
         partition::PartitionKey,
-        plan::{Force, Known, Latest, Plan, Request, key_spaces, plan},
+        plan::{Force, Known, Latest, Plan, Request, find_compared, key_spaces, plan},
         recipe::{RecipeParts, SourceFingerprint},
         resource::{Access, Grant, Resource},
-        selection::{SelectedAsset, resolve_selection, select_keys},
+        selection::{SelectedAsset, SelectedPartitions, resolve_selection, select_keys},
         validate::BoundAsset,
     },
-    store::StoreError,
+    store::{StoreError, latest::LatestRecord},
 };
 
 /// What somebody wants materialized.
@@ -54,6 +55,13 @@ pub enum Wanted {
         /// By asset, the partitions.
         partitions: BTreeMap<String, Vec<PartitionKey>>,
     },
+    /// The next partitions of a backfill.
+    OfBackfill {
+        /// Which backfill.
+        backfill: BackfillId,
+        /// By asset, the partitions.
+        partitions: BTreeMap<String, Vec<PartitionKey>>,
+    },
 }
 
 impl App {
@@ -64,7 +72,9 @@ impl App {
         let spaces = key_spaces(&assets, now).map_err(usage)?;
         let selection = match &request.wanted {
             Wanted::Named { assets: names, partitions } => resolve_selection(&assets, &spaces, names, partitions),
-            Wanted::LeftBy { partitions, .. } => select_keys(&assets, &spaces, partitions),
+            Wanted::LeftBy { partitions, .. } | Wanted::OfBackfill { partitions, .. } => {
+                select_keys(&assets, &spaces, partitions)
+            }
         };
         let selection = selection
             .map_err(|errors| AppError::Usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
@@ -81,8 +91,7 @@ impl App {
         request: &PlanRequest,
         now: Timestamp,
     ) -> Result<Plan, AppError> {
-        let latest = self.load_latest(pipeline).await?;
-        let sources = self.take_fingerprints(pipeline).await?;
+        let unknown = Latest::new(assets.len());
         let request = Request {
             assets,
             spaces,
@@ -90,21 +99,47 @@ impl App {
             with_inputs: request.with_inputs,
             force: request.force,
             now,
-            latest: &latest,
-            sources: &sources,
+            latest: &unknown,
+            sources: &[],
         };
-        plan(&request).map_err(usage)
+        let records = self.list_compared(pipeline, &request).await?;
+        let latest = self.read_latest(pipeline, records).await?;
+        let sources = self.take_fingerprints(pipeline).await?;
+        plan(&Request { latest: &latest, sources: &sources, ..request }).map_err(usage)
     }
 
-    async fn load_latest(&self, pipeline: &Pipeline) -> Result<Latest, AppError> {
-        let ids: Vec<_> = pipeline.assets.iter().map(|asset| asset.id).collect();
-        let number: HashMap<_, usize> = ids.iter().enumerate().map(|(number, id)| (*id, number)).collect();
-        let records = self.store.list_latest(&self.tenant, &ids).await?;
+    /// The newest materializations that a plan compares: of few partitions just those, however many there are.
+    async fn list_compared(&self, pipeline: &Pipeline, request: &Request<'_>) -> Result<Vec<LatestRecord>, AppError> {
+        let ids: Vec<AssetId> = pipeline.assets.iter().map(|asset| asset.id).collect();
+        let selected = |selected: &SelectedAsset| match &selected.partitions {
+            SelectedPartitions::All => request.spaces[selected.asset].len(),
+            SelectedPartitions::Only(ranges) | SelectedPartitions::Possible(ranges) => ranges.len(),
+        };
+        let few = |count: u64| count <= LATEST_LOOKED_UP_MAX;
+        if few(request.selection.iter().map(|one| u64::from(selected(one))).sum()) {
+            let compared = find_compared(request).map_err(usage)?;
+            if few(compared.iter().map(|indexes| u64::from(indexes.len())).sum()) {
+                let (mut assets, mut keys) = (Vec::new(), Vec::new());
+                for (asset, indexes) in compared.iter().enumerate() {
+                    for index in indexes.iter() {
+                        assets.push(ids[asset]);
+                        keys.push(request.spaces[asset].key(index).as_str().to_owned());
+                    }
+                }
+                return Ok(self.store.list_latest_of(&self.tenant, &assets, &keys).await?);
+            }
+        }
+        Ok(self.store.list_latest(&self.tenant, &ids).await?)
+    }
+
+    async fn read_latest(&self, pipeline: &Pipeline, records: Vec<LatestRecord>) -> Result<Latest, AppError> {
+        let number: HashMap<_, usize> =
+            pipeline.assets.iter().enumerate().map(|(number, asset)| (asset.id, number)).collect();
         let versions: HashSet<_> = records.iter().map(|record| record.asset_version).collect();
         let versions: Vec<_> = versions.into_iter().collect();
         let versions = self.store.list_version_parts(&self.tenant, &versions).await?;
         let gone = self.blobs.find_missing(&self.tenant, records.iter().filter_map(|record| record.stored)).await?;
-        let mut latest = Latest::new(ids.len());
+        let mut latest = Latest::new(pipeline.assets.len());
         // Assets share their partitions: each text is read once, and kept once.
         let mut partitions: HashMap<String, PartitionKey> = HashMap::new();
         for record in records {

@@ -145,6 +145,7 @@ impl App {
             pipeline: pipeline.pipeline,
             pipeline_version: pipeline.id,
             owner,
+            backfill: None,
             request: request_json(request),
             jobs: jobs.collect(),
         }
@@ -212,6 +213,10 @@ fn request_json(request: &PlanRequest) -> Value {
             json!({ "assets": assets, "partitions": partitions, "with_inputs": request.with_inputs, "force": force })
         }
         Wanted::LeftBy { run, .. } => json!({ "retry_of": run, "with_inputs": request.with_inputs, "force": force }),
+        Wanted::OfBackfill { backfill, partitions } => {
+            let assets: Vec<&String> = partitions.keys().collect();
+            json!({ "backfill": backfill, "assets": assets, "with_inputs": request.with_inputs, "force": force })
+        }
     }
 }
 

@@ -8,7 +8,10 @@ use clap_complete::Shell;
 use crate::{
     app::IdempotencyKey,
     config::{GlobalFlags, WorkerFlags},
-    limit::{FIRE_TIMES_LISTED_DEFAULT, FIRE_TIMES_LISTED_MAX, RUNS_LISTED_DEFAULT},
+    limit::{
+        BACKFILL_CONCURRENCY_DEFAULT, BACKFILL_CONCURRENCY_MAX, BACKFILLS_LISTED_DEFAULT, FIRE_TIMES_LISTED_DEFAULT,
+        FIRE_TIMES_LISTED_MAX, RUNS_LISTED_DEFAULT,
+    },
 };
 
 /// The whole command line.
@@ -85,10 +88,11 @@ pub enum Command {
     /// Example: flowstone work --concurrency 8
     #[command(verbatim_doc_comment)]
     Work(Work),
-    /// Take jobs of any run and fire schedules until asked to stop
+    /// Take jobs of any run, fire schedules and release backfills until asked to stop
     ///
     /// Any number of processes may be up at once: each fire of a schedule has one
-    /// run. What is said of `work` holds here too.
+    /// run, and so has each window of a backfill. What is said of `work` holds
+    /// here too.
     ///
     /// Example: flowstone up
     #[command(verbatim_doc_comment)]
@@ -245,6 +249,20 @@ pub enum Command {
     ///   flowstone schedule next weather nightly -n 3
     #[command(subcommand, verbatim_doc_comment)]
     Schedule(ScheduleCommand),
+    /// Make many partitions in windows: start a backfill, watch it, pause it, try again what failed
+    ///
+    /// A backfill is tracked by the database and released by the processes that
+    /// are `up`, as many of its partitions at a time as --concurrency says. What
+    /// is up to date is not made again.
+    ///
+    /// Examples:
+    ///   flowstone backfill start weather monthly_weather -p 2012-01..2015-12
+    ///   flowstone backfill start weather monthly_weather --newest-first --halt-after 3
+    ///   flowstone backfill start weather monthly_weather --dry-run
+    ///   flowstone backfill status latest
+    ///   flowstone backfill retry latest
+    #[command(subcommand, verbatim_doc_comment)]
+    Backfill(BackfillCommand),
     /// Print the completions of a shell
     ///
     /// Example: flowstone completions bash > /etc/bash_completion.d/flowstone
@@ -582,6 +600,95 @@ pub enum ScheduleCommand {
     },
 }
 
+/// What can be done with backfills.
+#[derive(Debug, Subcommand)]
+pub enum BackfillCommand {
+    /// Start one, and print its id
+    Start(BackfillStart),
+    /// Show how one stands: its partitions by what became of them, and which failed and why
+    Status(OneBackfill),
+    /// List them, the newest first
+    List(Backfills),
+    /// Follow one until nothing of it is in flight and nothing more is released
+    Watch(OneBackfill),
+    /// Release nothing more of one for now; what is in flight goes on
+    Pause(NamedBackfill),
+    /// Let one that is paused or halted go on
+    Resume(NamedBackfill),
+    /// Release what failed of one once more, with the newest version of the pipeline
+    Retry(NamedBackfill),
+    /// End one: nothing more is released, and its runs are cancelled
+    Cancel(NamedBackfill),
+}
+
+/// One backfill to do something to.
+#[derive(Debug, Args)]
+pub struct NamedBackfill {
+    /// The backfill: its id, the beginning of it, or latest
+    #[arg(value_name = "BACKFILL")]
+    pub backfill: String,
+}
+
+/// Of `backfill start`.
+#[derive(Clone, Debug, Args)]
+pub struct BackfillStart {
+    /// A manifest, a folder that holds flowstone.toml, or the name of a deployed pipeline
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// The assets that are wanted; they must have the same partitions [default: all that are partitioned]
+    #[arg(value_name = "ASSET")]
+    pub assets: Vec<String>,
+    /// A partition that is wanted, or a range such as 2012-01..2012-06; may be repeated [default: all]
+    #[arg(long = "partition", short, value_name = "KEY")]
+    pub partitions: Vec<String>,
+    /// Begin with the last partitions [default: with the first]
+    #[arg(long)]
+    pub newest_first: bool,
+    /// How many partitions may be in flight
+    #[arg(long, short, value_name = "N", default_value_t = BACKFILL_CONCURRENCY_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(BACKFILL_CONCURRENCY_MAX)))]
+    pub concurrency: u32,
+    /// Release nothing more once this many partitions have failed [default: go on]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub halt_after: Option<u32>,
+    /// Leave what the assets need as it is, and halt where it is not there
+    #[arg(long)]
+    pub no_inputs: bool,
+    /// Make the partitions anew even where they are up to date
+    #[arg(long)]
+    pub force: bool,
+    /// Start nothing: print what would be made, and why
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print what would be made as JSON
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
+}
+
+/// One backfill to look at.
+#[derive(Debug, Args)]
+pub struct OneBackfill {
+    /// The backfill: its id, the beginning of it, or latest
+    #[arg(value_name = "BACKFILL", default_value = "latest")]
+    pub backfill: String,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of `backfill list`.
+#[derive(Debug, Args)]
+pub struct Backfills {
+    /// Only those of this pipeline: its name, or its manifest
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: Option<String>,
+    /// How many at most
+    #[arg(long, short = 'n', value_name = "N", default_value_t = BACKFILLS_LISTED_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub limit: u16,
+    /// Print them as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// What can be done with registered resources.
 #[derive(Debug, Subcommand)]
 pub enum ResourceCommand {
@@ -705,6 +812,10 @@ mod tests {
         check_refused("flowstone cancel", "<RUN>");
         check_refused("flowstone schedule enable weather", "<NAME>");
         check_refused("flowstone schedule next weather nightly -n 0", "1..=1000");
+        check_refused("flowstone backfill start", "<PIPELINE>");
+        check_refused("flowstone backfill start weather --concurrency 0", "1..=10000");
+        check_refused("flowstone backfill start weather --halt-after 0", "1..=1000000");
+        check_refused("flowstone backfill cancel", "<BACKFILL>");
         check_refused("flowstone graph weather --format png", "mermaid");
     }
 

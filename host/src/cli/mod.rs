@@ -7,6 +7,10 @@
 pub mod arguments;
 pub mod print;
 
+mod backfill;
+mod backfill_id;
+mod backfill_status;
+mod backfill_watch;
 mod cancel;
 mod check;
 mod completions;
@@ -120,6 +124,7 @@ async fn dispatch_in(session: &Session, command: Command) -> anyhow::Result<Exit
         Command::Pool(command) => pool::run(session, &command).await,
         Command::Schedules(args) => schedules::run(session, &args).await,
         Command::Schedule(command) => schedule::run(session, &command).await,
+        Command::Backfill(command) => backfill::run(session, &command).await,
         Command::Inspect(_) | Command::Completions { .. } => {
             unreachable!("these need no session")
         }

@@ -41,6 +41,12 @@ pub(super) async fn run(session: &Session, args: &Args) -> anyhow::Result<Exit> 
     Ok(Exit::Succeeded)
 }
 
+/// Prints how many jobs a plan has, and why, whatever their number.
+pub(super) fn tell_counts(pipeline: &Pipeline, plan: &Plan, json: bool) -> anyhow::Result<()> {
+    let view = View::new(pipeline, plan);
+    if json { print::json(&view.counts_json()) } else { print::text(&view.render(false, print::is_terminal())) }
+}
+
 /// What was typed, as the planner takes it.
 pub(super) fn request(selection: &Selection) -> PlanRequest {
     PlanRequest {
@@ -131,6 +137,27 @@ impl<'a> View<'a> {
             (jobs > 0 || current > 0).then(|| vec![(*name).to_owned(), jobs.to_string(), current.to_string(), why])
         });
         print::table(&columns, rows, terminal)
+    }
+
+    /// By asset: jobs, and their reasons with their counts.
+    fn counts_json(&self) -> Value {
+        let assets = self.assets.iter().enumerate().filter_map(|(asset, name)| {
+            let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+            for planned in self.plan.jobs.iter().filter(|planned| planned.asset == asset) {
+                *reasons.entry(planned.reason.name()).or_default() += 1;
+            }
+            let (up_to_date, not_yet) = (self.plan.up_to_date[asset], self.plan.not_yet[asset]);
+            (!reasons.is_empty() || up_to_date > 0 || not_yet > 0).then(|| {
+                json!({
+                    "asset": name,
+                    "jobs": reasons.values().sum::<u64>(),
+                    "reasons": reasons,
+                    "up_to_date": up_to_date,
+                    "not_yet": not_yet,
+                })
+            })
+        });
+        json!({ "pipeline": self.pipeline, "version": self.version, "assets": assets.collect::<Vec<_>>() })
     }
 
     fn json(&self) -> Value {
@@ -239,6 +266,16 @@ mod tests {
         assert_eq!(value["jobs"][1]["input"], "raw");
         assert_eq!((&value["jobs"][0]["partition"], &value["jobs"][1]["partition"]), (&Value::Null, &json!("2012-01")));
         assert_eq!((&value["assets"][1]["jobs"], &value["assets"][1]["up_to_date"]), (&json!(3), &json!(45)));
+    }
+
+    #[test]
+    fn counts_are_told_by_reason() {
+        let value = view(&a_plan()).counts_json();
+        let monthly = json!({
+            "asset": "monthly", "jobs": 3, "up_to_date": 45, "not_yet": 2,
+            "reasons": { "input-will-run": 2, "never-materialized": 1 },
+        });
+        assert_eq!((value["assets"].as_array().unwrap().len(), &value["assets"][1]), (3, &monthly));
     }
 
     #[test]

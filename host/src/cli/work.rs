@@ -1,5 +1,5 @@
-//! `flowstone work`: a worker, until it is asked to stop; `flowstone up` fires schedules as well. Every command that works
-//! starts and stops its worker as they do.
+//! `flowstone work`: a worker, until it is asked to stop; `flowstone up` fires schedules and releases backfills as well.
+//! Every command that works starts and stops its worker as they do.
 
 use std::future::{Future, pending};
 
@@ -11,7 +11,7 @@ use crate::{
     config::WorkerFlags,
     pipeline::quantity::duration_text,
     runner::{Runner, RunnerSettings},
-    scheduler::fire_due_schedules,
+    scheduler::{backfills::release_backfills, fire_due_schedules},
     store::queue::Served,
 };
 
@@ -20,41 +20,48 @@ pub(super) async fn run(session: &Session, args: &Work) -> anyhow::Result<Exit> 
     until_stopped(session, args, false).await
 }
 
-/// Takes jobs of any run, and fires schedules.
+/// Takes jobs of any run, fires schedules and releases backfills.
 pub(super) async fn up(session: &Session, args: &Work) -> anyhow::Result<Exit> {
     until_stopped(session, args, true).await
 }
 
-async fn until_stopped(session: &Session, args: &Work, schedules: bool) -> anyhow::Result<Exit> {
+async fn until_stopped(session: &Session, args: &Work, submits: bool) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen to signals")?;
     let monitor = Monitor::prepare(&session.talk, &args.worker).await?;
     let runner = start(session, &args.worker).await?;
     let monitoring = monitor.begin(session, &runner);
     let (worker, slots) = (runner.worker(), args.worker.concurrency());
     let stopping = CancellationToken::new();
-    let mut fires = schedules.then(|| {
+    let mut submitting = submits.then(|| {
         let fires = fire_due_schedules(session.app.clone(), worker, runner.waker(), stopping.clone());
-        AbortOnDropHandle::new(tokio::spawn(fires))
+        let releases = release_backfills(session.app.clone(), runner.waker(), stopping.clone());
+        AbortOnDropHandle::new(tokio::spawn(async {
+            // Neither ends before it is told to.
+            tokio::select! {
+                () = fires => {}
+                () = releases => {}
+            }
+        }))
     });
-    let also = if schedules { ", and fires schedules" } else { "" };
+    let also = if submits { ", fires schedules and releases backfills" } else { "" };
     session.talk.say(format!("worker {worker} takes jobs, {slots} at a time{also}; interrupt to stop"));
-    let firing = async {
-        match &mut fires {
-            Some(fires) => fires.await,
+    let submitted = async {
+        match &mut submitting {
+            Some(submitting) => submitting.await,
             None => pending().await,
         }
     };
     let ended = tokio::select! {
         () = signals.next() => None,
-        ended = firing => Some(ended),
+        ended = submitted => Some(ended),
     };
     stopping.cancel();
     stop(session, runner, &args.worker, &mut signals).await;
     monitoring.end().await;
     match ended {
         None => Ok(Exit::Succeeded),
-        Some(Err(panic)) => bail!("firing schedules ended: {panic}"),
-        Some(Ok(())) => bail!("firing schedules ended"),
+        Some(Err(panic)) => bail!("firing schedules and releasing backfills ended: {panic}"),
+        Some(Ok(())) => bail!("firing schedules and releasing backfills ended"),
     }
 }
 

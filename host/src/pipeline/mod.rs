@@ -4,6 +4,7 @@
 //! `keyspace` and `mapping` know the partitions; `plan` decides what runs, by `recipe`.
 
 pub mod asset;
+pub mod backfill;
 pub mod calendar;
 pub mod concurrency;
 pub mod definition;

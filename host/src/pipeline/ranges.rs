@@ -80,6 +80,19 @@ impl IndexRanges {
         Some(self.before[at] + index - range.start)
     }
 
+    /// The indexes at these places of the set, counted from its first; places that it does not have are left out.
+    pub fn slice(&self, places: Range<u32>) -> Self {
+        debug_assert!(self.sorted || self.ranges.is_empty(), "places are known after `normalize`");
+        let mut found = Self::default();
+        for (range, before) in self.ranges.iter().zip(&self.before) {
+            let from = range.start + places.start.clamp(*before, before + range.len() as u32) - before;
+            let to = range.start + places.end.clamp(*before, before + range.len() as u32) - before;
+            found.push(from..to.max(from));
+        }
+        found.normalize();
+        found
+    }
+
     /// Whether the index is in the set.
     pub fn contains(&self, index: u32) -> bool {
         self.position(index).is_some()
@@ -109,6 +122,10 @@ mod tests {
             for index in 0..80 {
                 let expected = model.contains(&index).then(|| model.range(..index).count() as u32);
                 prop_assert_eq!(set.position(index), expected);
+            }
+            for (from, to) in [(0, 0), (0, 7), (3, 11), (5, 200), (90, 99)] {
+                let expected: Vec<u32> = model.iter().copied().skip(from).take(to - from).collect();
+                prop_assert_eq!(set.slice(from as u32..to as u32).iter().collect::<Vec<_>>(), expected);
             }
         }
     }

@@ -333,7 +333,7 @@ mod tests {
                 let space = &spaces[selected.asset];
                 match &selected.partitions {
                     SelectedPartitions::All => name.clone(),
-                    SelectedPartitions::Only(ranges) => {
+                    SelectedPartitions::Only(ranges) | SelectedPartitions::Possible(ranges) => {
                         let keys: Vec<String> = ranges.iter().map(|index| space.key(index).label()).collect();
                         format!("{name}: {}", keys.join(" "))
                     }

@@ -35,6 +35,8 @@ pub enum SelectedPartitions {
     All,
     /// These, by their indexes; that one of them cannot be made is an error.
     Only(IndexRanges),
+    /// Those of these that can be made now.
+    Possible(IndexRanges),
 }
 
 /// Why a selection cannot be followed.
@@ -430,7 +432,7 @@ mod tests {
         let selected = resolve_selection(&assets, &spaces, &owned(names), &owned(texts));
         let count = |partitions: &SelectedPartitions| match partitions {
             SelectedPartitions::All => None,
-            SelectedPartitions::Only(ranges) => Some(ranges.len()),
+            SelectedPartitions::Only(ranges) | SelectedPartitions::Possible(ranges) => Some(ranges.len()),
         };
         let selected = selected.map(|selected| selected.iter().map(|s| (s.asset, count(&s.partitions))).collect());
         selected.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))

@@ -8,6 +8,8 @@
 //!
 //! Above the runner and `app`, because it submits like a user and works like a worker.
 
+pub mod backfills;
+
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 

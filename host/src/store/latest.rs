@@ -76,6 +76,42 @@ impl Store {
         .doing("reading the latest materializations")
     }
 
+    /// The latest valid materialization of those of these partitions that have one, each named with its asset.
+    pub async fn list_latest_of(
+        &self,
+        tenant: &str,
+        assets: &[AssetId],
+        partition_keys: &[String],
+    ) -> Result<Vec<LatestRecord>, StoreError> {
+        sqlx::query!(
+            r#"select l.materialization_id, l.asset_id, l.asset_version_id, l.partition_key,
+                      l.version_digest as "version_digest: [u8; 32]", l.stored_digest as "stored_digest: [u8; 32]",
+                      l.sources_digest as "sources_digest: [u8; 32]", l.input_digests,
+                      (extract(epoch from l.made_at) * 1000)::bigint as "made_at_ms!"
+               from unnest($2::uuid[], $3::text[]) as k (asset_id, partition_key)
+               cross join lateral (
+                   select * from latest
+                   where tenant_id = $1 and asset_id = k.asset_id and partition_key = k.partition_key offset 0) l"#,
+            tenant,
+            &column(assets, |asset| asset.0),
+            partition_keys,
+        )
+        .map(|row| LatestRecord {
+            id: MaterializationId(row.materialization_id),
+            asset: AssetId(row.asset_id),
+            asset_version: AssetVersionId(row.asset_version_id),
+            partition_key: row.partition_key,
+            version_digest: Digest(row.version_digest),
+            stored: row.stored_digest.map(Digest),
+            sources_digest: Digest(row.sources_digest),
+            input_digests: row.input_digests.as_chunks().0.iter().map(|bytes| Digest(*bytes)).collect(),
+            made_at_ms: row.made_at_ms,
+        })
+        .fetch_all(&self.pool)
+        .await
+        .doing("reading the latest materializations")
+    }
+
     /// What the recipes of these versions hold of them.
     pub async fn list_version_parts(
         &self,

@@ -12,6 +12,7 @@ use sqlx::{
 };
 
 pub mod announcements;
+pub mod backfills;
 pub mod buckets;
 pub mod commit;
 pub mod error;

@@ -13,7 +13,9 @@ use super::{
     permits::limited_cause,
 };
 use crate::{
-    id::{AssetVersionId, AttemptId, JobId, MaterializationId, PipelineId, PipelineVersionId, RunId, WorkerId},
+    id::{
+        AssetVersionId, AttemptId, BackfillId, JobId, MaterializationId, PipelineId, PipelineVersionId, RunId, WorkerId,
+    },
     limit::{INSERT_ROWS_MAX, LIST_ROWS_MAX},
     pipeline::policy::Route,
 };
@@ -31,6 +33,8 @@ pub struct NewRun {
     pub pipeline_version: PipelineVersionId,
     /// The process that waits for it; nobody when it is detached.
     pub owner: Option<WorkerId>,
+    /// Whose window it is, if it is one.
+    pub backfill: Option<BackfillId>,
     /// What was asked for, for people.
     pub request: serde_json::Value,
     /// Each after those that it reads.
@@ -459,15 +463,16 @@ impl Store {
 /// Writes a run and all its jobs, on behalf of an actor.
 pub(super) async fn insert_run(connection: &mut PgConnection, run: &NewRun, actor: &str) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into run (tenant_id, run_id, pipeline_version_id, owner_id, request, jobs, state, finished_at)
+        "insert into run (tenant_id, run_id, pipeline_version_id, owner_id, request, jobs, state, finished_at, backfill_id)
          values ($1, $2, $3, $4, $5, $6, case when $6 = 0 then 'succeeded' else 'running' end,
-                 case when $6 = 0 then now() end)",
+                 case when $6 = 0 then now() end, $7)",
         run.tenant,
         run.id.0,
         run.pipeline_version.0,
         run.owner.map(|owner| owner.0),
         run.request,
         run.jobs.len() as i32,
+        run.backfill.map(|backfill| backfill.0) as Option<Uuid>,
     )
     .execute(&mut *connection)
     .await

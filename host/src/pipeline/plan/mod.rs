@@ -20,6 +20,7 @@ use super::{
     keyspace::{KeySpace, KeySpaceError},
     mapping::MappingError,
     partition::PartitionKey,
+    ranges::IndexRanges,
     recipe::{RecipeParts, SourceFingerprint},
     selection::SelectedAsset,
     validate::BoundAsset,
@@ -322,6 +323,15 @@ pub fn key_spaces(assets: &[BoundAsset], now: Timestamp) -> Result<Vec<Arc<KeySp
         spaces.push(space);
     }
     Ok(spaces)
+}
+
+/// By asset: the partitions whose newest materialization [`plan`] compares. Neither those nor the sources of the request
+/// are looked at.
+pub fn find_compared(request: &Request<'_>) -> Result<Vec<IndexRanges>, PlanError> {
+    let graph = Graph::new(request.assets.iter().map(|asset| &asset.definition)).map_err(PlanError::Graph)?;
+    let mut planner = Planner::new(request, &graph)?;
+    planner.find_wanted(&graph)?;
+    Ok(planner.find_compared())
 }
 
 /// Decides what runs.

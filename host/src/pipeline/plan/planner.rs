@@ -85,6 +85,7 @@ impl<'a> Planner<'a> {
             selected[*asset] = match partitions {
                 SelectedPartitions::All => (IndexRanges::from(0..request.spaces[*asset].len()), false),
                 SelectedPartitions::Only(ranges) => (ranges.clone(), true),
+                SelectedPartitions::Possible(ranges) => (ranges.clone(), false),
             };
             selected[*asset].0.normalize();
         }
@@ -132,6 +133,29 @@ impl<'a> Planner<'a> {
             self.wanted[asset] = wanted;
         }
         Ok(())
+    }
+
+    /// By asset: the partitions whose newest materialization a decision may ask for, once all wanted ones are known.
+    pub(super) fn find_compared(&self) -> Vec<IndexRanges> {
+        let mut compared = self.wanted.clone();
+        if self.request.with_inputs {
+            return compared;
+        }
+        for (asset, edges) in self.edges.iter().enumerate() {
+            let space = &self.request.spaces[asset];
+            for edge in edges {
+                let from = &self.request.spaces[edge.producer];
+                for index in self.wanted[asset].iter() {
+                    let needed = &mut compared[edge.producer];
+                    // What leads to nothing that exists asks for nothing.
+                    if edge.projection.visit(space, index, from, |range| needed.push(range)).is_err() {
+                        continue;
+                    }
+                }
+            }
+        }
+        compared.iter_mut().for_each(IndexRanges::normalize);
+        compared
     }
 
     /// Decides about every wanted partition of one asset, whose inputs have been decided about.

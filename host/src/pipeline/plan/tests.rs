@@ -76,7 +76,7 @@ impl Story {
         }
         let spaces = key_spaces(&assets, self.now).unwrap();
         let selection = resolve_selection(&assets, &spaces, &owned(names), &owned(partitions)).unwrap();
-        plan(&Request {
+        let request = Request {
             assets: &assets,
             spaces: &spaces,
             selection: &selection,
@@ -85,7 +85,21 @@ impl Story {
             now: self.now,
             latest: &self.latest,
             sources: &self.sources,
-        })
+        };
+        let planned = plan(&request);
+        // Whoever looks up only what is compared comes to the same.
+        if let Ok(compared) = find_compared(&Request { latest: &Latest::new(0), sources: &[], ..request }) {
+            let mut latest = Latest::new(assets.len());
+            for (asset, indexes) in compared.iter().enumerate() {
+                for key in indexes.iter().map(|index| spaces[asset].key(index)) {
+                    if let Some(known) = self.latest.get(asset, &key) {
+                        latest.insert(asset, key, known.clone());
+                    }
+                }
+            }
+            assert_eq!(plan(&Request { latest: &latest, ..request }), planned);
+        }
+        planned
     }
 
     fn plan(&self, names: &[&str], partitions: &[&str]) -> Plan {
