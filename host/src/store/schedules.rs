@@ -346,6 +346,7 @@ impl Store {
         .await
         .doing(DOING)?;
         transaction.commit().await.doing(DOING)?;
+        self.announce_ready_jobs().await;
         Ok(true)
     }
 
@@ -386,7 +387,9 @@ impl Store {
         .execute(&mut *transaction)
         .await
         .doing(DOING)?;
-        transaction.commit().await.doing(DOING)
+        transaction.commit().await.doing(DOING)?;
+        self.announce_ready_jobs().await;
+        Ok(())
     }
 }
 
