@@ -23,6 +23,7 @@ mod http;
 mod key_value;
 mod limits;
 mod monitor;
+mod queue_bench;
 mod release;
 mod scenarios;
 mod schedules;
