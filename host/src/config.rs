@@ -6,7 +6,7 @@
 //! | variable | flag | meaning | when absent |
 //! |---|---|---|---|
 //! | `FLOWSTONE_STATE` | `--state` | the state directory | `.flowstone` in the current directory |
-//! | `DATABASE_URL` | none: it may hold a password, and command lines are public | a Postgres server | an embedded one in the state directory |
+//! | `DATABASE_URL` | none: it may hold a password, and command lines are public | a Postgres server; with `pooler=transaction` among its parameters, behind one that gives each transaction whichever session is free | an embedded one in the state directory |
 //! | `FLOWSTONE_BLOBS` | `--blobs` | where outputs and components are: a directory, or `s3://bucket/prefix` | `blobs` in the state directory |
 //! | `FLOWSTONE_BLOBS_PLAIN_HTTP` | `--blobs-plain-http` | `allow` or `refuse` that an object store elsewhere is asked without TLS | `refuse` |
 //! | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` | none: they are secrets | who asks an object store | `s3://` cannot be used |
@@ -54,6 +54,7 @@ use crate::{
         sql::URL_VARIABLE_PREFIX,
     },
     secret::{SECRET_VARIABLE_PREFIX, SealError, SealKey, SecretSources, SecretValue},
+    store::Sessions,
 };
 
 /// Flags of every command.
@@ -224,8 +225,8 @@ pub enum LogFormat {
 pub enum Database {
     /// In a private cluster in the state directory.
     Embedded,
-    /// On the server of `DATABASE_URL`.
-    Server(PgConnectOptions),
+    /// On the server of `DATABASE_URL`, directly or through a pooler.
+    Server(PgConnectOptions, Sessions),
 }
 
 /// Never shows a password.
@@ -233,7 +234,7 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded => f.write_str("Embedded"),
-            Self::Server(server) => write!(f, "Server({}:{})", server.get_host(), server.get_port()),
+            Self::Server(server, _) => write!(f, "Server({}:{})", server.get_host(), server.get_port()),
         }
     }
 }
@@ -332,6 +333,9 @@ pub enum SettingError {
         /// What is wrong with it.
         source: sqlx::Error,
     },
+    /// A parameter of `DATABASE_URL` with another value than there is.
+    #[error("`pooler` in DATABASE_URL is `pooler=transaction`, or it is left out")]
+    Pooler,
     /// `FLOWSTONE_SEAL_KEY`, whose value is not shown.
     #[error("FLOWSTONE_SEAL_KEY is no key")]
     SealKey {
@@ -447,8 +451,23 @@ fn database(url: Option<&OsStr>) -> Result<Database, SettingError> {
         let source = sqlx::Error::Configuration("it does not begin with postgres://".into());
         return Err(SettingError::DatabaseUrl { source });
     }
+    let (url, sessions) = sessions(&url)?;
     let options: PgConnectOptions = url.parse().map_err(|source| SettingError::DatabaseUrl { source })?;
-    Ok(Database::Server(options.application_name("flowstone")))
+    Ok(Database::Server(options.application_name("flowstone"), sessions))
+}
+
+/// The parameter that is ours, and the URL without it.
+fn sessions(url: &str) -> Result<(String, Sessions), SettingError> {
+    const POOLER: &str = "pooler=";
+    let Some((place, parameters)) = url.split_once('?') else { return Ok((url.to_owned(), Sessions::Own)) };
+    let (ours, others): (Vec<&str>, Vec<&str>) =
+        parameters.split('&').partition(|parameter| parameter.starts_with(POOLER));
+    let sessions = match ours[..] {
+        [] => Sessions::Own,
+        ["pooler=transaction"] => Sessions::Shared,
+        _ => return Err(SettingError::Pooler),
+    };
+    Ok((format!("{place}?{}", others.join("&")), sessions))
 }
 
 /// URLs that only their resource says what to do with; one that is no text is none.
@@ -646,13 +665,31 @@ mod tests {
     #[test]
     fn a_server_is_used_when_its_url_is_given_and_its_password_is_not_shown() {
         let settings = resolve(&[], &[("DATABASE_URL", "postgres://me:hunter2@db:6432/flow")]).unwrap();
-        let Database::Server(server) = &settings.database else { panic!("{settings:?}") };
+        let Database::Server(server, Sessions::Own) = &settings.database else { panic!("{settings:?}") };
         assert_eq!((server.get_host(), server.get_port(), server.get_database()), ("db", 6432, Some("flow")));
         assert!(!format!("{settings:?}").contains("hunter2"));
         assert!(matches!(resolve(&[], &[("DATABASE_URL", "")]).unwrap().database, Database::Embedded));
         for url in ["mysql://db/flow", "db", "postgres://db:port/flow"] {
             let error = resolve(&[], &[("DATABASE_URL", url)]).unwrap_err();
             assert!(error.to_string().contains("DATABASE_URL"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_pooler_is_said_in_the_url_and_nothing_else_of_the_url_is_lost() {
+        let of = |url: &str| resolve(&[], &[("DATABASE_URL", url)]).map(|settings| settings.database);
+        for url in ["postgres://db/flow?pooler=transaction", "postgres://db/flow?pooler=transaction&user=me"] {
+            assert!(matches!(of(url), Ok(Database::Server(_, Sessions::Shared))), "{url}");
+        }
+        let Ok(Database::Server(server, Sessions::Shared)) =
+            of("postgres:///flow?host=/run&pooler=transaction&user=me")
+        else {
+            panic!("it is a URL")
+        };
+        assert_eq!(server.get_socket().map(|path| path.as_path()), Some(Path::new("/run")));
+        assert_eq!((server.get_username(), server.get_database()), ("me", Some("flow")));
+        for url in ["postgres://db/flow?pooler=session", "postgres://db/flow?pooler=transaction&pooler=transaction"] {
+            assert!(of(url).unwrap_err().to_string().contains("pooler=transaction"), "{url}");
         }
     }
 

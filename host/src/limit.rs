@@ -132,6 +132,18 @@ pub const WRITE_BYTES_DEFAULT: u64 = GIB;
 pub const DATABASE_CONNECTIONS_MAX: u32 = 8;
 /// How long a statement waits for a connection before the database counts as gone.
 pub const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a statement may take until all of its answer is there; then it counts as lost, and its connection is closed. The
+/// longest ones, of a plan of 100,000 partitions, take a tenth of it.
+pub const DATABASE_ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// How long a connection that nobody used may take to say that it is still there; then another one is opened, which
+/// [`DATABASE_CONNECT_TIMEOUT`] leaves time for.
+pub const DATABASE_PING_WAIT: Duration = Duration::from_secs(2);
+/// How long a connection that was used may take to be undone and given back; then it is closed.
+pub const DATABASE_RETURN_WAIT: Duration = Duration::from_secs(5);
+/// How long another process may take to bring the tables up to date: indexes on large tables take minutes.
+pub const MIGRATIONS_WAIT: Duration = Duration::from_secs(30 * 60);
+/// How long nothing may be announced before the connection is asked whether it is there.
+pub const LISTENED_IN_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Days of history made at a time, yesterday among them: each is a partition that every look-up by another key visits.
 pub const HISTORY_DAYS_AHEAD: i32 = 4;
 /// Rows that one insert carries: some megabytes of parameters.
@@ -140,6 +152,8 @@ pub const INSERT_ROWS_MAX: usize = 5_000;
 pub const LIST_ROWS_MAX: i64 = 1_000;
 /// A worker renews its session this often...
 pub const SESSION_BEAT: Duration = Duration::from_secs(5);
+/// ...again after this when that failed...
+pub const SESSION_RETRY: Duration = Duration::from_secs(1);
 /// ...and others take its jobs when it has not for this long: three missed beats and a slow answer.
 pub const SESSION_EXPIRY: Duration = Duration::from_secs(20);
 /// A worker that could not renew for this long stops its guests, before others may take their jobs.
@@ -277,7 +291,8 @@ pub const SOURCE_CHANGES_MAX: i64 = 10;
 pub const COMMIT_BYTES_MAX: usize = 32 << 20;
 /// How long a process that stops waits for its last commit.
 pub const STOP_COMMIT_WAIT: Duration = Duration::from_secs(30);
-/// How long a claim whose answer was lost may still take effect: the server notices a lost client at its next word.
+/// How long a claim whose answer was lost may still take effect once the database answers again: a server that stood still
+/// finds it among what it has received, and notices a lost client at its next word.
 pub const UNANSWERED_CLAIM_KEPT: Duration = Duration::from_secs(120);
 /// How long guests may go on after a request to stop, unless the operator says otherwise: supervisors kill after 10 to
 /// 90 seconds.

@@ -77,7 +77,10 @@ async fn another_engine_finds_what_was_compiled_and_mends_what_was_damaged() {
     let mut other_version = whole.clone();
     let at = whole.windows(10).position(|window| window == b"+flowstone").unwrap();
     other_version[at] = b'-';
-    for damaged in [&whole[..whole.len() / 2], &rubbish, &other_version] {
+    // One bit of the code itself, which nothing but the digest tells.
+    let mut altered = whole.clone();
+    altered[whole.len() / 2] ^= 1;
+    for damaged in [&whole[..whole.len() / 2], &rubbish, &other_version, &altered] {
         fs::remove_file(compiled).unwrap();
         fs::write(compiled, damaged).unwrap();
         load(&Engine::new(settings(cache.clone())).unwrap(), bytes.clone()).await;
@@ -85,6 +88,13 @@ async fn another_engine_finds_what_was_compiled_and_mends_what_was_damaged() {
         assert_eq!(fs::metadata(compiled).unwrap().size(), whole.len() as u64);
         assert!(fs::read(compiled).unwrap() == whole);
     }
+
+    // As another version wrote it.
+    fs::remove_file(compiled).unwrap();
+    let name = format!("{}-{}", other_version.len(), Digest::of(&other_version));
+    fs::write(compiled.with_file_name(name), &other_version).unwrap();
+    load(&Engine::new(settings(cache.clone())).unwrap(), bytes.clone()).await;
+    assert_eq!(files(&cache), std::slice::from_ref(compiled));
 }
 
 #[tokio::test]

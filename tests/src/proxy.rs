@@ -1,5 +1,6 @@
 //! A wire between the command and Postgres that can be cut: at a `COMMIT`, before the server hears of it or before the
-//! command hears the answer; before it hears what it has claimed; or altogether for a while.
+//! command hears the answer; before it hears what it has claimed; or altogether for a while. It can be slow, and it can
+//! leave connections half open.
 
 use std::{
     collections::HashSet,
@@ -9,9 +10,10 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use sqlx::postgres::PgConnectOptions;
@@ -37,7 +39,7 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct Wire {
-    server: PathBuf,
+    server: Mutex<PathBuf>,
     cut: Mutex<Option<(Cut, usize)>>,
     /// Whether the answer of the next claim that takes something is to be lost.
     lose_claim: AtomicBool,
@@ -45,6 +47,14 @@ struct Wire {
     has_cut: AtomicBool,
     down: AtomicBool,
     open: Mutex<Vec<UnixStream>>,
+    /// How many connections there have been.
+    opened: AtomicUsize,
+    /// Over those that came before this one nothing passes any more, and none is closed.
+    silent_before: AtomicUsize,
+    /// New ones wait.
+    holds_new: AtomicBool,
+    /// Each message takes so long, in milliseconds.
+    delay_ms: AtomicU64,
 }
 
 impl Proxy {
@@ -61,13 +71,17 @@ impl Proxy {
         let listener = UnixListener::bind(socket(folder.path())).expect("the folder is new");
         let server = socket(options.get_socket().expect("the server has a socket"));
         let wire = Arc::new(Wire {
-            server,
+            server: Mutex::new(server),
             cut: Mutex::default(),
             lose_claim: AtomicBool::new(false),
             commits: AtomicUsize::new(0),
             has_cut: AtomicBool::new(false),
             down: AtomicBool::new(false),
             open: Mutex::default(),
+            opened: AtomicUsize::new(0),
+            silent_before: AtomicUsize::new(0),
+            holds_new: AtomicBool::new(false),
+            delay_ms: AtomicU64::new(0),
         });
         let accepting = wire.clone();
         thread::spawn(move || {
@@ -79,6 +93,13 @@ impl Proxy {
         });
         let name = options.get_database().expect("a test's database has a name").to_owned();
         Self { folder, name, wire }
+    }
+
+    /// New connections lead to another server, which has the same database.
+    pub fn lead_to(&self, options: &PgConnectOptions) {
+        let folder = options.get_socket().expect("the server has a socket");
+        let socket = folder.join(format!(".s.PGSQL.{}", options.get_port()));
+        *self.wire.server.lock().expect("no holder panics") = socket;
     }
 
     /// The folder of its socket.
@@ -118,6 +139,28 @@ impl Proxy {
         }
     }
 
+    /// Leaves every connection that there is half open: what is sent is lost, nothing is answered, and neither side is
+    /// told. New ones are as good as ever.
+    pub fn leave_half_open(&self) {
+        self.wire.silent_before.store(self.wire.opened.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    /// The same, and new ones wait until [`Proxy::let_pass`].
+    pub fn swallow_everything(&self) {
+        self.wire.holds_new.store(true, Ordering::SeqCst);
+        self.leave_half_open();
+    }
+
+    /// New connections are as good as ever; those that were lost stay so.
+    pub fn let_pass(&self) {
+        self.wire.holds_new.store(false, Ordering::SeqCst);
+    }
+
+    /// From now on each message takes so long, in both directions.
+    pub fn delay(&self, each: Duration) {
+        self.wire.delay_ms.store(each.as_millis() as u64, Ordering::SeqCst);
+    }
+
     /// Accepts connections again.
     pub fn bring_up(&self) {
         self.wire.down.store(false, Ordering::SeqCst);
@@ -126,7 +169,14 @@ impl Proxy {
 
 impl Wire {
     fn serve(self: &Arc<Self>, mut client: UnixStream) -> io::Result<()> {
-        let mut server = UnixStream::connect(&self.server)?;
+        while self.holds_new.load(Ordering::SeqCst) {
+            thread::sleep(LOOK);
+        }
+        let number = self.opened.fetch_add(1, Ordering::SeqCst);
+        let mut server = {
+            let server = self.server.lock().expect("no holder panics").clone();
+            UnixStream::connect(server)?
+        };
         self.open.lock().expect("no holder panics").extend([client.try_clone()?, server.try_clone()?]);
         if self.down.load(Ordering::SeqCst) {
             client.shutdown(Shutdown::Both)?;
@@ -137,13 +187,15 @@ impl Wire {
         let answers = {
             let (wire, lost, claiming) = (self.clone(), answers_lost.clone(), claiming.clone());
             let (from, to) = (server.try_clone()?, client.try_clone()?);
-            thread::spawn(move || wire.answer(from, to, &lost, &claiming))
+            thread::spawn(move || wire.answer(number, from, to, &lost, &claiming))
         };
         // The first message has no type.
         let mut typed = false;
         let mut claims = HashSet::new();
         // A prepared commit has gone by, and the message that runs it has not.
         let mut prepared = false;
+        // What a client sends at once arrives as a whole or not at all.
+        let (mut begins, mut passes) = (true, true);
         while let Ok(message) = read_message(&mut client, typed) {
             typed = true;
             match message[0] {
@@ -161,11 +213,22 @@ impl Wire {
                 None if prepared && message.starts_with(b"S") => answers_lost.store(true, Ordering::SeqCst),
                 None => {}
             }
+            if begins {
+                passes = self.passes(number);
+            }
+            begins = matches!(message[0], b'Q' | b'S');
+            if !passes {
+                continue;
+            }
             server.write_all(&message)?;
             if answers_lost.load(Ordering::SeqCst) {
                 // It ends when the answer has come.
                 break;
             }
+        }
+        if self.is_silent(number) {
+            // The server does not hear that the client is gone; its side stays open with this wire.
+            return Ok(());
         }
         if !answers_lost.load(Ordering::SeqCst) {
             server.shutdown(Shutdown::Both)?;
@@ -175,10 +238,13 @@ impl Wire {
     }
 
     /// Passes on what the server answers, until it is to be lost.
-    fn answer(&self, from: UnixStream, mut to: UnixStream, lost: &AtomicBool, claiming: &AtomicBool) {
+    fn answer(&self, number: usize, from: UnixStream, mut to: UnixStream, lost: &AtomicBool, claiming: &AtomicBool) {
         let mut reader = BufReader::new(&from);
         let mut taken = false;
         while let Ok(message) = read_message(&mut reader, true) {
+            if !self.passes(number) {
+                continue;
+            }
             let is_row = message[0] == b'D';
             // A row of a claim: it has taken something.
             if is_row && claiming.load(Ordering::SeqCst) && self.lose_claim.swap(false, Ordering::SeqCst) {
@@ -197,6 +263,16 @@ impl Wire {
         drop(from.shutdown(Shutdown::Both));
     }
 
+    /// Whether the message of this connection passes, after its time.
+    fn passes(&self, number: usize) -> bool {
+        thread::sleep(Duration::from_millis(self.delay_ms.load(Ordering::SeqCst)));
+        !self.is_silent(number)
+    }
+
+    fn is_silent(&self, number: usize) -> bool {
+        number < self.silent_before.load(Ordering::SeqCst)
+    }
+
     fn cut_of(&self, message: &[u8]) -> Option<Cut> {
         let simple = message.starts_with(b"Q") && message.get(5..).is_some_and(|text| text.starts_with(b"COMMIT"));
         // Of an unnamed statement: messages that bind and run it follow, up to a sync.
@@ -211,6 +287,9 @@ impl Wire {
         this.then_some(cut)
     }
 }
+
+/// Between two looks at whether connections pass.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Words that only the statement of a claim has.
 const CLAIM: &[u8] = b"insert into job_lease";

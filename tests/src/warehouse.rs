@@ -6,9 +6,9 @@
 use std::{
     fs,
     net::TcpListener,
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::OnceLock,
 };
 
@@ -19,7 +19,11 @@ use flowstone::pipeline::{
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::runtime::Handle;
 
-use crate::{deadline::DEADLINE, server::start_shared};
+use crate::{
+    account::{Account, program},
+    deadline::DEADLINE,
+    server::start_shared,
+};
 
 /// One test's database. Dropped, it is removed with its roles.
 ///
@@ -268,55 +272,4 @@ fn certify(folder: &Path, account: &Account) -> String {
     fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).expect("the file is ours");
     account.own(&key_file);
     authority_certificate.pem()
-}
-
-/// The account of a server, which refuses to be root's.
-enum Account {
-    Ours,
-    Other { user: u32, group: u32 },
-}
-
-impl Account {
-    fn of_servers() -> Self {
-        if !is_root() {
-            return Self::Ours;
-        }
-        let accounts = fs::read_to_string("/etc/passwd").expect("there are accounts");
-        let fields = |name: &str| {
-            let line = accounts.lines().find(|line| line.starts_with(&format!("{name}:")))?;
-            let mut fields = line.split(':').skip(2).map(|field| field.parse().ok());
-            Some(Self::Other { user: fields.next()??, group: fields.next()?? })
-        };
-        fields("postgres").or_else(|| fields("nobody")).expect("there is an account that is not root's")
-    }
-
-    fn own(&self, path: &Path) {
-        if let Self::Other { user, group } = self {
-            chown(path, Some(*user), Some(*group)).expect("root gives what it likes");
-        }
-    }
-
-    /// A program that ends with the thread that starts it.
-    fn run(&self, program: &Path) -> Command {
-        let mut command = Command::new("setpriv");
-        if let Self::Other { user, group } = self {
-            command.args([format!("--reuid={user}"), format!("--regid={group}"), "--clear-groups".into()]);
-        }
-        command.args(["--pdeathsig", "INT", "--"]).arg(program).current_dir("/").env("HOME", "/");
-        command
-    }
-}
-
-fn is_root() -> bool {
-    let own = fs::metadata("/proc/self").expect("there is a /proc");
-    std::os::unix::fs::MetadataExt::uid(&own) == 0
-}
-
-/// A program of the newest Postgres: Debian keeps them out of the path.
-fn program(name: &str) -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin").join(name)).collect();
-    found.retain(|program| program.exists());
-    found.sort();
-    found.pop().unwrap_or_else(|| name.into())
 }

@@ -27,6 +27,11 @@ const WORKERS: usize = 4;
 const BETWEEN_KILLS_MIN: Duration = Duration::from_millis(100);
 const BETWEEN_KILLS_MORE: Duration = Duration::from_millis(400);
 
+/// Whether `scripts/chaos` asks for all of it.
+pub fn is_in_full() -> bool {
+    std::env::var_os("FLOWSTONE_CHAOS").is_some_and(|extent| extent == "full")
+}
+
 /// How much of it.
 struct Extent {
     hours: &'static str,
@@ -40,14 +45,14 @@ struct Extent {
 impl Extent {
     /// In full where `scripts/chaos` asks for it.
     fn chosen() -> Self {
-        match std::env::var_os("FLOWSTONE_CHAOS") {
-            Some(extent) if extent == "full" => Self {
+        match is_in_full() {
+            true => Self {
                 hours: "2024-01-01T00..2024-07-27T07",
                 jobs: 20_000,
                 kills_for: Duration::from_secs(120),
                 in_real_time: true,
             },
-            _ => Self {
+            false => Self {
                 hours: "2024-01-01T00..2024-01-25T23",
                 jobs: 2_400,
                 kills_for: Duration::from_secs(6),
@@ -57,9 +62,8 @@ impl Extent {
     }
 }
 
-/// The pipeline of `tests/guests/chaos`, deployed.
-fn deployed() -> Flowstone {
-    let flowstone = Flowstone::new();
+/// Deploys the pipeline of `tests/guests/chaos`.
+pub fn deployed(flowstone: Flowstone) -> Flowstone {
     let retry = r#"retry = { max_attempts = 3, backoff = "constant", base = "10ms", cap = "10ms", jitter = false }"#;
     let component = guest("chaos");
     let text = format!(
@@ -71,11 +75,11 @@ fn deployed() -> Flowstone {
     flowstone
 }
 
-fn work(flowstone: &Flowstone) -> Running {
+pub fn work(flowstone: &Flowstone) -> Running {
     flowstone.start(["work", "-j", "2"])
 }
 
-fn blobs(flowstone: &Flowstone) -> PathBuf {
+pub fn blobs(flowstone: &Flowstone) -> PathBuf {
     flowstone.state_dir().join("blobs")
 }
 
@@ -88,7 +92,7 @@ async fn expire(pool: &PgPool, pid: u32) {
 #[tokio::test]
 async fn a_run_whose_workers_are_killed_again_and_again_ends_as_it_must() {
     let extent = Extent::chosen();
-    let flowstone = deployed();
+    let flowstone = deployed(Flowstone::new());
     let pool = flowstone.database().pool().await;
     flowstone.run(["run", "chaos", "--partition", extent.hours, "--detach"]).expect_status(0);
     let mut draws = Draws(4);
@@ -111,39 +115,45 @@ async fn a_run_whose_workers_are_killed_again_and_again_ends_as_it_must() {
         worker.wait().expect_status(0);
     }
 
-    assert_sound(&violations(&pool, &blobs(&flowstone)).await);
-    let failing: i64 = sqlx::query_scalar(
-        "select count(*) from job j join asset_version v using (tenant_id, asset_version_id)
-         join asset a using (tenant_id, asset_id)
-         where a.name = 'second' and j.partition_key ~ '-(04|08|12|16|20|24|28)T13$'",
-    )
-    .fetch_one(&pool)
-    .await
-    .unwrap();
-    assert!(failing > 0);
-    let ended: (i32, i32, i32, i32) =
-        sqlx::query_as("select succeeded, skipped, failed, cancelled from run").fetch_one(&pool).await.unwrap();
-    let succeeded = extent.jobs - 3 * failing;
-    assert_eq!(ended, (succeeded as i32, 2 * failing as i32, failing as i32, 0));
-    // The checker knows that a job makes one; here, that no partition has two.
-    let made: (i64, i64) =
-        sqlx::query_as("select count(*), count(distinct (asset_id, partition_key)) from materialization")
-            .fetch_one(&pool)
-            .await
-            .unwrap();
-    assert_eq!(made, (succeeded, succeeded));
+    assert_ended_as_it_must(&flowstone, &pool, extent.jobs).await;
     let lost: i64 = sqlx::query_scalar("select count(*) from attempt where verdict = 'lost' and not charged")
         .fetch_one(&pool)
         .await
         .unwrap();
     println!("{kills} kills, {lost} attempts lost, {} jobs", extent.jobs);
     assert!(lost > 0, "{kills} kills met no attempt");
+}
+
+/// That nothing is wrong in the whole database and with any blob, and that each of a run's jobs ended as the name of its
+/// hour says.
+pub async fn assert_ended_as_it_must(flowstone: &Flowstone, pool: &PgPool, jobs: i64) {
+    assert_sound(&violations(pool, &blobs(flowstone)).await);
+    let failing: i64 = sqlx::query_scalar(
+        "select count(*) from job j join asset_version v using (tenant_id, asset_version_id)
+         join asset a using (tenant_id, asset_id)
+         where a.name = 'second' and j.partition_key ~ '-(04|08|12|16|20|24|28)T13$'",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    assert!(failing > 0);
+    let ended: (i32, i32, i32, i32) =
+        sqlx::query_as("select succeeded, skipped, failed, cancelled from run").fetch_one(pool).await.unwrap();
+    let succeeded = jobs - 3 * failing;
+    assert_eq!(ended, (succeeded as i32, 2 * failing as i32, failing as i32, 0));
+    // The checker knows that a job makes one; here, that no partition has two.
+    let made: (i64, i64) =
+        sqlx::query_as("select count(*), count(distinct (asset_id, partition_key)) from materialization")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+    assert_eq!(made, (succeeded, succeeded));
     let left: i64 = sqlx::query_scalar(
         "select (select count(*) from worker) + (select count(*) from live_job) + (select count(*) from job_joined)
              + (select count(*) from job_limited)
              + (select count(*) from job_lease)",
     )
-    .fetch_one(&pool)
+    .fetch_one(pool)
     .await
     .unwrap();
     assert_eq!(left, 0);

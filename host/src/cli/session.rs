@@ -17,7 +17,7 @@ use crate::{
     engine::{Engine, EngineSettings},
     limit::{CLOSE_GRACE, MANIFEST_BYTES_MAX},
     pipeline::manifest::parse_name,
-    store::Store,
+    store::{Sessions, Store},
 };
 
 /// How a command stands to others that use the same state directory.
@@ -45,18 +45,18 @@ pub struct Session {
 impl Session {
     /// Opens what the settings name, for this many guests at once.
     pub async fn open(settings: &Settings, talk: Talk, access: Access, guests: usize) -> anyhow::Result<Self> {
-        let (options, cluster) = match &settings.database {
-            Database::Server(options) => (options.clone(), None),
+        let (options, sessions, cluster) = match &settings.database {
+            Database::Server(options, sessions) => (options.clone(), *sessions, None),
             Database::Embedded => {
                 let reached = match access {
                     Access::Alone => Reached::Owned(Cluster::own(&settings.state_dir).await?),
                     Access::Beside => embedded::reach(&settings.state_dir).await?,
                 };
-                (reached.options(), Some(reached))
+                (reached.options(), Sessions::Own, Some(reached))
             }
         };
         let opened = async {
-            let store = Store::connect(options).await?;
+            let store = Store::connect_over(options, sessions).await?;
             let blobs = BlobStore::open_place(&settings.blobs, &settings.state_dir.join("spool")).await?;
             let engine = open_engine(settings, guests)?;
             let manifest_resources = settings.manifest_resources;

@@ -1,11 +1,12 @@
 //! Compiled components on disk, of this machine and this engine only.
 //!
-//! `<cache>/<engine id>/<tenant>/<component digest>/<length>`: the length in the name tells a truncated file without
-//! reading it, and no tenant finds out by the time of a deploy what another has. Files are written beside their place, synced and renamed, so that any number of processes may write the same
-//! one. Nothing in the directory is ever taken from elsewhere: see [`super::deserialize`].
+//! `<cache>/<engine id>/<tenant>/<component digest>/<length>-<sha256>`: the length in the name tells a truncated file
+//! without reading it, the digest any other, before a byte of it is run: nothing guards the host from machine code. No
+//! tenant finds out by the time of a deploy what another has. Files are written beside their place, synced and renamed,
+//! so that any number of processes may write the same one. Nothing in the directory is ever taken from elsewhere: see [`super::deserialize`].
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
@@ -67,9 +68,11 @@ impl CompiledCache {
         };
         for entry in entries {
             let entry = entry.map_err(failed)?;
-            let length = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+            let name = entry.file_name();
+            let written = name.to_str().and_then(Written::parse);
             let metadata = entry.path().symlink_metadata();
-            if metadata.is_ok_and(|metadata| metadata.is_file() && Some(metadata.len()) == length) {
+            if metadata.is_ok_and(|file| file.is_file() && written.is_some_and(|written| written.length == file.len()))
+            {
                 return Ok(Some(entry.path()));
             }
             self.remove(&entry.path())?;
@@ -97,16 +100,46 @@ impl CompiledCache {
     pub fn place(&self, file: NamedTempFile, tenant: &str, component: Digest) -> Result<PathBuf, CacheError> {
         let folder = self.component_folder(tenant, component);
         let failed = |source| CacheError::Io { path: folder.clone(), source };
-        let length = file.as_file().metadata().map_err(failed)?.len();
+        let written = Written::of(&fs::read(file.path()).map_err(failed)?);
         file.as_file().sync_data().map_err(failed)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
-        let path = folder.join(length.to_string());
+        let path = folder.join(written.to_string());
         file.persist(&path).map_err(|error| failed(error.error))?;
         Ok(path)
     }
 
     fn component_folder(&self, tenant: &str, component: Digest) -> PathBuf {
         self.folder.join(tenant).join(component.to_string())
+    }
+}
+
+/// Whether a file that was found has the bytes that were compiled. It is read whole.
+pub(super) fn is_as_written(path: &Path) -> io::Result<bool> {
+    let written = path.file_name().and_then(|name| Written::parse(name.to_str()?));
+    Ok(written == Some(Written::of(&fs::read(path)?)))
+}
+
+/// What the name of a file says of its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Written {
+    length: u64,
+    digest: Digest,
+}
+
+impl Written {
+    fn of(bytes: &[u8]) -> Self {
+        Self { length: bytes.len() as u64, digest: Digest::of(bytes) }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let (length, digest) = name.split_once('-')?;
+        Some(Self { length: length.parse().ok()?, digest: digest.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.length, self.digest)
     }
 }
 
@@ -137,8 +170,8 @@ mod tests {
         let path = write(&cache, component, b"code");
         assert_eq!(cache.find("t", component).unwrap(), Some(path.clone()));
         assert_eq!(cache.find("t", Digest::of(b"b")).unwrap(), None);
-        assert_eq!(write(&cache, component, b"CODE"), path, "a second writer replaces the file");
-        assert_eq!(fs::read(path).unwrap(), b"CODE");
+        assert_eq!(write(&cache, component, b"code"), path, "a second writer replaces the file");
+        assert!(is_as_written(&path).unwrap());
     }
 
     #[test]
@@ -152,13 +185,23 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_the_same_length_with_other_bytes_is_told_by_its_name() {
+        let (_folder, cache) = cache();
+        let path = write(&cache, Digest::of(b"a"), b"code");
+        fs::write(&path, b"evil").unwrap();
+        assert!(!is_as_written(&path).unwrap());
+        fs::write(&path, b"code").unwrap();
+        assert!(is_as_written(&path).unwrap());
+    }
+
+    #[test]
     fn foreign_names_and_links_are_removed_and_not_found() {
         let (folder, cache) = cache();
         let component = Digest::of(b"a");
         let path = write(&cache, component, b"code");
-        fs::rename(&path, path.with_file_name("other.cwasm")).unwrap();
+        fs::rename(&path, path.with_file_name("4")).unwrap();
         fs::write(folder.path().join("evil"), b"evil").unwrap();
-        std::os::unix::fs::symlink(folder.path().join("evil"), path.with_file_name("4")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("evil"), &path).unwrap();
         assert_eq!(cache.find("t", component).unwrap(), None);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
         assert!(folder.path().join("evil").exists());

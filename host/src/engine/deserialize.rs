@@ -12,8 +12,9 @@ pub fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> 
     // - the cache's directory belongs to this user and only this user can enter it: that is checked when it is opened;
     // - a file gets its final name only after our own compiler process, run on this machine, wrote all of it and it was
     //   synced; what a tenant uploads is the compiler's input, never a name or a byte of the output;
-    // - the file's length is part of its name, so a truncated one is not loaded, and no one changes it afterwards: it
-    //   is replaced by a rename or removed, which leaves a mapping of the old file as it was;
+    // - the digest of its bytes is part of the file's name and was just compared, so that a damaged one is not loaded, and
+    //   no one changes it afterwards: it is replaced by a rename or removed, which leaves a mapping of the old file as it
+    //   was;
     // - wasmtime refuses a file of another version, configuration or processor.
     #[expect(unsafe_code, reason = "the argument is above; no safe way to load compiled code exists")]
     unsafe {

@@ -9,7 +9,8 @@ use std::{
 use tokio::sync::OnceCell;
 
 use super::{
-    CacheError, Component, Engine, compile::CompileError, compile::compile, deserialize::deserialize, meters::Compiled,
+    CacheError, Component, Engine, cache::is_as_written, compile::CompileError, compile::compile,
+    deserialize::deserialize, meters::Compiled,
 };
 use crate::{
     blob::{BlobError, Digest},
@@ -180,7 +181,13 @@ async fn compile_into_cache(engine: &Engine, tenant: &str, digest: Digest, bytes
 /// Mapping checks and links the code: tens of milliseconds for the largest components, so not on the caller's thread.
 async fn map(engine: &Engine, path: PathBuf) -> wasmtime::Result<wasmtime::component::Component> {
     let running = engine.running().clone();
-    tokio::task::spawn_blocking(move || deserialize(&running, &path)).await?
+    tokio::task::spawn_blocking(move || {
+        if !is_as_written(&path)? {
+            wasmtime::bail!("its bytes are not those that were compiled");
+        }
+        deserialize(&running, &path)
+    })
+    .await?
 }
 
 #[cfg(test)]

@@ -24,6 +24,14 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
     let meters = &shared.meters;
     while !shared.stopping.is_cancelled() {
         meters.claim_loop.turn();
+        if shared.fence.is_shut() {
+            meters.claim_loop.rest();
+            tokio::select! {
+                () = shared.fence.opened() => {}
+                () = shared.stopping.cancelled() => {}
+            }
+            continue;
+        }
         let Some(free) = reserve(&shared) else {
             // Until a guest ends, which may be a day.
             meters.claim_loop.rest();
@@ -67,6 +75,10 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
             Ok(claims) => {
                 wait = CLAIM_WAIT_MIN;
                 hold(&shared, &claims);
+                if shared.fence.is_shut() {
+                    // It shut while the answer was on its way; what is held is stopped like what ran.
+                    shared.stop_guests();
+                }
                 let shared_too = shared.clone();
                 shared.tasks.spawn(vital(async move { prepare::prepare_jobs(&shared_too, claims).await }));
             }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::{Event, Finished, Shared, meters::LeaseLoss, retry::host_fault_wait_ms};
 use crate::{
     id::JobId,
-    limit::{COMMIT_BYTES_MAX, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_MAX},
+    limit::{COMMIT_BYTES_MAX, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_BASE, HOST_FAULT_WAIT_MAX},
     pipeline::diagnostic::chain,
     store::{
         StoreError,
@@ -122,7 +122,7 @@ async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, an
     let fenced: Vec<&FinishedJob> = batch.iter().filter(|item| committed.fenced.contains(&item.claim.job)).collect();
     // An earlier try at this commit may have gone through before its answer was lost.
     let recorded = match answer_was_lost && !fenced.is_empty() {
-        true => shared.store.find_recorded_attempts(&fenced).await.unwrap_or_default(),
+        true => find_recorded(shared, &fenced).await,
         false => Vec::new(),
     };
     for item in fenced.iter().filter(|item| item.attempt.is_some() && !recorded.contains(&item.claim.job)) {
@@ -153,6 +153,22 @@ async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, an
     }
     if committed.released > 0 {
         shared.wake.notify_one();
+    }
+}
+
+/// Which of them an earlier try has recorded. While the database is away it waits, like the commit itself.
+async fn find_recorded(shared: &Shared, fenced: &[&FinishedJob]) -> Vec<JobId> {
+    loop {
+        match shared.store.find_recorded_attempts(fenced).await {
+            Ok(recorded) => return recorded,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a lost answer cannot be looked up for now");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(HOST_FAULT_WAIT_BASE) => {}
+            () = shared.at_once.cancelled() => return Vec::new(),
+        }
     }
 }
 

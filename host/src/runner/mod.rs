@@ -10,6 +10,7 @@ mod claim;
 mod commit;
 mod descriptors;
 mod execute;
+mod fence;
 mod http;
 mod key_value;
 mod lanes;
@@ -192,8 +193,11 @@ struct Shared {
     running: Mutex<HashMap<(ClaimToken, JobId), Running>>,
     /// Room for what claimed jobs read, in inputs.
     input_room: Arc<Semaphore>,
-    /// Claims whose answer was lost, and when: the database may hold leases of which nobody here knows.
-    unanswered: Mutex<Vec<(ClaimToken, Instant)>>,
+    /// Claims whose answer was lost: the database may hold leases of which nobody here knows, and may come to hold them
+    /// yet. With when they were looked up for the first time.
+    unanswered: Mutex<Vec<(ClaimToken, Option<Instant>)>>,
+    /// Shut when the session could not be renewed in time.
+    fence: fence::Fence,
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     prepared: mpsc::UnboundedSender<prepare::Prepared>,
@@ -237,6 +241,7 @@ impl Runner {
         if settings.alone {
             store.expire_all_sessions().await?;
         }
+        let fence = fence::Fence::new(Instant::now());
         store.register_worker(worker, &settings.host).await?;
         let meters = meters::Meters::default();
         loop {
@@ -271,6 +276,7 @@ impl Runner {
             running: Mutex::default(),
             input_room: Arc::new(Semaphore::new(INPUTS_HELD_MAX)),
             unanswered: Mutex::default(),
+            fence,
             slots: Arc::new(Semaphore::new(settings.slots)),
             tasks: TaskTracker::new(),
             prepared,
@@ -295,6 +301,7 @@ impl Runner {
         tasks.spawn_on(executing, guests.handle());
         tasks.spawn(vital(commit::commit_finished(shared.clone(), finished_queue)));
         tasks.spawn(vital(session::keep_session(shared.clone())));
+        tasks.spawn(vital(fence::keep_fence(shared.clone())));
         tasks.spawn(vital(session::rescue_others(shared.clone())));
         tasks.spawn(vital(session::watch_for_cancels(shared.clone())));
         tasks.spawn(vital(session::promote_deferred(shared.clone())));
@@ -442,8 +449,11 @@ impl Shared {
 
     /// A claim of which the database may know more than this process.
     fn remember_unanswered(&self, token: ClaimToken) {
-        let mut unanswered = self.unanswered.lock().expect("nothing that holds this lock can panic");
-        unanswered.push((token, Instant::now()));
+        self.lock_unanswered().push((token, None));
+    }
+
+    fn lock_unanswered(&self) -> std::sync::MutexGuard<'_, Vec<(ClaimToken, Option<Instant>)>> {
+        self.unanswered.lock().expect("nothing that holds this lock can panic")
     }
 
     /// Hands a job to the committer; from here on it is no longer pending.

@@ -5,22 +5,18 @@ use std::{sync::Arc, time::Instant};
 use super::{Event, Shared, meters::LeaseLoss};
 use crate::{
     id::ClaimToken,
-    limit::{CANCEL_POLL, PROMOTE_JOBS_MAX, PROMOTE_POLL, SESSION_BEAT, SESSION_FENCE, UNANSWERED_CLAIM_KEPT},
+    limit::{CANCEL_POLL, PROMOTE_JOBS_MAX, PROMOTE_POLL, SESSION_BEAT, SESSION_RETRY, UNANSWERED_CLAIM_KEPT},
 };
 
-/// Renews the session until the last commit is through.
-///
-/// A worker that cannot renew stops its guests before its leases expire: what others may take over, it must not go on
-/// making. The database would refuse its commits anyway; its guests would only cost.
+/// Renews the session until the last commit is through. What becomes of a worker that cannot, the fence says.
 pub(super) async fn keep_session(shared: Arc<Shared>) {
     let meters = &shared.meters;
-    let mut renewed_at = Instant::now();
-    let mut is_fenced = false;
+    let mut wait = SESSION_BEAT;
     loop {
-        meters.session.turned_at(renewed_at);
+        meters.session.turned_at(shared.fence.renewed_at());
         meters.heartbeat_loop.turn();
         tokio::select! {
-            () = tokio::time::sleep(SESSION_BEAT) => {}
+            () = tokio::time::sleep(wait) => {}
             () = shared.committed.cancelled() => {
                 meters.heartbeat_loop.rest();
                 return;
@@ -28,15 +24,20 @@ pub(super) async fn keep_session(shared: Arc<Shared>) {
         }
         // The session counts from before the question: the answer may have been long on its way.
         let asked_at = Instant::now();
+        wait = SESSION_RETRY;
         match tokio::time::timeout(SESSION_BEAT, shared.store.renew_session(shared.worker)).await {
-            Ok(Ok(true)) => renewed_at = asked_at,
+            Ok(Ok(true)) => {
+                shared.fence.renewed(asked_at);
+                wait = SESSION_BEAT;
+            }
             Ok(Ok(false)) => {
                 tracing::warn!("this worker's session was ended by others; it opens a new one");
                 meters.count_lease_losses(LeaseLoss::SessionEnded, 1);
                 shared.stop_guests();
                 let registering = shared.store.register_worker(shared.worker, &shared.settings.host);
                 if matches!(tokio::time::timeout(SESSION_BEAT, registering).await, Ok(Ok(()))) {
-                    renewed_at = asked_at;
+                    shared.fence.renewed(asked_at);
+                    wait = SESSION_BEAT;
                 }
             }
             Ok(Err(error)) => {
@@ -45,12 +46,6 @@ pub(super) async fn keep_session(shared: Arc<Shared>) {
             }
             Err(_) => tracing::warn!("the session cannot be renewed for now: the database does not answer"),
         }
-        let must_fence = renewed_at.elapsed() >= SESSION_FENCE;
-        if must_fence {
-            shared.stop_guests();
-            meters.count_lease_losses(LeaseLoss::SelfFenced, usize::from(!is_fenced));
-        }
-        is_fenced = must_fence;
     }
 }
 
@@ -74,14 +69,15 @@ pub(super) async fn rescue_others(shared: Arc<Shared>) {
 }
 
 async fn rescue(shared: &Shared) -> Result<(), crate::store::StoreError> {
-    let unanswered: Vec<ClaimToken> = {
-        let mut kept = shared.unanswered.lock().expect("nothing that holds this lock can panic");
-        let tokens = kept.iter().map(|(token, _)| *token).collect();
-        kept.retain(|(_, lost_at)| lost_at.elapsed() < UNANSWERED_CLAIM_KEPT);
-        tokens
-    };
-    if !unanswered.is_empty() && shared.store.return_unanswered_claims(shared.worker, &unanswered).await? > 0 {
-        shared.wake.notify_one();
+    let unanswered: Vec<ClaimToken> = shared.lock_unanswered().iter().map(|(token, _)| *token).collect();
+    if !unanswered.is_empty() {
+        if shared.store.return_unanswered_claims(shared.worker, &unanswered).await? > 0 {
+            shared.wake.notify_one();
+        }
+        shared.lock_unanswered().retain_mut(|(token, looked_up)| {
+            // Those that were lost meanwhile are looked up the next time.
+            !unanswered.contains(token) || looked_up.get_or_insert_with(Instant::now).elapsed() < UNANSWERED_CLAIM_KEPT
+        });
     }
     loop {
         let rescued = shared.store.rescue_lost_jobs().await?;

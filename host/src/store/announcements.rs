@@ -3,9 +3,11 @@
 //! Nothing depends on one: a worker that misses it looks by itself before long. They are made by statements of their own,
 //! after the commit of what they tell of: within it, `notify` would have all commits wait for each other.
 
-use sqlx::postgres::PgListener;
+use sqlx::{Executor as _, postgres::PgListener};
+use tokio::time::timeout;
 
 use super::{Store, StoreError, error::Doing as _};
+use crate::limit::{DATABASE_CONNECT_TIMEOUT, LISTENED_IN_SILENCE_MAX};
 
 /// The channel of announcements.
 const CHANNEL: &str = "flowstone_ready";
@@ -18,22 +20,37 @@ impl Store {
         }
     }
 
-    /// From now on announcements are heard, over a connection of its own.
+    /// From now on announcements are heard, over a connection of its own; none where sessions are shared.
     pub async fn listen_for_ready_jobs(&self) -> Result<ReadyJobs, StoreError> {
         const DOING: &str = "listening for announcements";
-        let mut listener = PgListener::connect_with(&self.pool).await.doing(DOING)?;
+        if !self.pool.has_own_sessions() {
+            return Ok(ReadyJobs(None));
+        }
+        let mut listener = PgListener::connect_with(self.pool.unbounded()).await.doing(DOING)?;
         listener.listen(CHANNEL).await.doing(DOING)?;
-        Ok(ReadyJobs(listener))
+        Ok(ReadyJobs(Some(listener)))
     }
 }
 
 /// Announcements that are heard.
 #[derive(Debug)]
-pub struct ReadyJobs(PgListener);
+pub struct ReadyJobs(Option<PgListener>);
 
 impl ReadyJobs {
     /// Waits for the next one, or for the loss of the connection: who listens again has missed what was said meanwhile.
+    /// A connection over which nothing comes for long is asked whether it is there.
     pub async fn next(&mut self) -> Result<(), StoreError> {
-        self.0.try_recv().await.doing("listening for announcements").map(drop)
+        const DOING: &str = "listening for announcements";
+        let Some(listener) = &mut self.0 else { return std::future::pending().await };
+        loop {
+            if let Ok(heard) = timeout(LISTENED_IN_SILENCE_MAX, listener.try_recv()).await {
+                return heard.doing(DOING).map(drop);
+            }
+            let asked = timeout(DATABASE_CONNECT_TIMEOUT, listener.execute("select 1")).await;
+            asked
+                .map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
+                .and_then(|answer| answer)
+                .doing(DOING)?;
+        }
     }
 }

@@ -3,11 +3,10 @@
 //! Every change is guarded by what it was decided from: the place and the round for a release, the window's own row for its
 //! count, the state for the rest. The backfill's row is locked first, then windows, then runs.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, column,
+    Connection, Store, StoreError, column,
     error::Doing as _,
     runs::{NewRun, insert_run},
 };
@@ -750,7 +749,7 @@ impl Store {
 }
 
 /// Whoever changes a backfill and its windows goes by its row first.
-async fn lock_backfill(connection: &mut PgConnection, tenant: &str, id: BackfillId) -> Result<(), StoreError> {
+async fn lock_backfill(connection: &mut Connection, tenant: &str, id: BackfillId) -> Result<(), StoreError> {
     sqlx::query_scalar!("select 1 from backfill where tenant_id = $1 and backfill_id = $2 for update", tenant, id.0)
         .fetch_optional(connection)
         .await

@@ -10,11 +10,10 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, column,
+    Connection, Store, StoreError, column,
     commit::{Counts, Ending, FinishedJob},
     error::Doing as _,
 };
@@ -132,7 +131,7 @@ pub(super) type Settled<'b> = Vec<Cow<'b, FinishedJob>>;
 /// Checks what these jobs read in buckets, and writes what they want written. Those that cannot be committed as they are
 /// come back with another ending.
 pub(super) async fn settle_buckets<'b>(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     batch: Vec<&'b FinishedJob>,
 ) -> Result<Settled<'b>, StoreError> {
     let mut settled: Settled<'b> = batch.into_iter().map(Cow::Borrowed).collect();
@@ -266,7 +265,7 @@ macro_rules! lock_buckets {
 impl Buckets {
     /// Locks what these jobs use, and looks it up.
     async fn lock<'j>(
-        connection: &mut PgConnection,
+        connection: &mut Connection,
         jobs: impl Iterator<Item = &'j FinishedJob>,
     ) -> Result<Self, StoreError> {
         let mut modes: BTreeMap<BucketName, bool> = BTreeMap::new();
@@ -359,7 +358,7 @@ impl Buckets {
     }
 
     /// Writes what the jobs that were settled have changed.
-    async fn write(self, connection: &mut PgConnection) -> Result<(), StoreError> {
+    async fn write(self, connection: &mut Connection) -> Result<(), StoreError> {
         let mut written: Vec<(&(BucketName, String), &Entry)> =
             self.entries.iter().filter(|(_, entry)| entry.is_written).collect();
         written.sort_unstable_by_key(|(place, _)| *place);
@@ -431,7 +430,7 @@ fn check_bounds(effects: &BucketEffects, before: &Bucket, after: &Bucket) -> Res
 }
 
 /// Makes those that nobody has written to yet: an absence is read too, and needs something to lock.
-async fn ensure_buckets(connection: &mut PgConnection, names: &[&BucketName]) -> Result<(), StoreError> {
+async fn ensure_buckets(connection: &mut Connection, names: &[&BucketName]) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into bucket (tenant_id, owner_id, name, keys_version, keys, bytes)
          select tenant_id, owner_id, name, 0, 0, 0
@@ -466,7 +465,7 @@ impl BucketRow {
 
 /// Every wanted key as it is, there or not; with its value where that is wanted too.
 async fn load_entries(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     wanted: &BTreeMap<(BucketName, String), bool>,
 ) -> Result<HashMap<(BucketName, String), Entry>, StoreError> {
     let keys: Vec<(&(BucketName, String), bool)> = wanted.iter().map(|(key, value)| (key, *value)).collect();
@@ -498,7 +497,7 @@ async fn load_entries(
     Ok(entries)
 }
 
-async fn update_buckets(connection: &mut PgConnection, buckets: &[(&BucketName, &Bucket)]) -> Result<(), StoreError> {
+async fn update_buckets(connection: &mut Connection, buckets: &[(&BucketName, &Bucket)]) -> Result<(), StoreError> {
     if buckets.is_empty() {
         return Ok(());
     }
@@ -521,7 +520,7 @@ async fn update_buckets(connection: &mut PgConnection, buckets: &[(&BucketName, 
     Ok(())
 }
 
-async fn delete_entries(connection: &mut PgConnection, gone: &[&(BucketName, String)]) -> Result<(), StoreError> {
+async fn delete_entries(connection: &mut Connection, gone: &[&(BucketName, String)]) -> Result<(), StoreError> {
     if gone.is_empty() {
         return Ok(());
     }
@@ -540,10 +539,7 @@ async fn delete_entries(connection: &mut PgConnection, gone: &[&(BucketName, Str
     Ok(())
 }
 
-async fn upsert_entries(
-    connection: &mut PgConnection,
-    set: &[(&(BucketName, String), &[u8])],
-) -> Result<(), StoreError> {
+async fn upsert_entries(connection: &mut Connection, set: &[(&(BucketName, String), &[u8])]) -> Result<(), StoreError> {
     if set.is_empty() {
         return Ok(());
     }
@@ -565,10 +561,7 @@ async fn upsert_entries(
 }
 
 /// How often these jobs ran in vain before.
-async fn count_conflicts(
-    connection: &mut PgConnection,
-    jobs: &[&FinishedJob],
-) -> Result<HashMap<Uuid, i64>, StoreError> {
+async fn count_conflicts(connection: &mut Connection, jobs: &[&FinishedJob]) -> Result<HashMap<Uuid, i64>, StoreError> {
     let rows = sqlx::query!(
         r#"select w.job_id as "job_id!", c.conflicts as "conflicts!"
            from unnest($1::text[], $2::uuid[]) as w (tenant_id, job_id)

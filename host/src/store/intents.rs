@@ -1,11 +1,10 @@
 //! What attempts that write to an operator's database will have made, kept while that database has committed and this
 //! one has not. See the migration that makes the table.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    Connection, Store, StoreError,
     commit::{AttemptRecord, FinishedJob, NewMaterialization},
     digest,
     error::Doing as _,
@@ -63,7 +62,7 @@ impl Store {
 
 /// Removes the intents of the partitions that a commit makes: what was applied is recorded now.
 pub(super) async fn delete_intents(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     made: &[(&FinishedJob, &NewMaterialization)],
 ) -> Result<(), StoreError> {
     let applied: Vec<_> = made.iter().filter(|(_, new)| new.applied).collect();

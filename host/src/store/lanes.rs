@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sqlx::PgConnection;
-
-use super::{Store, StoreError, column, error::Doing as _};
+use super::{Connection, Store, StoreError, column, error::Doing as _};
 use crate::{id::PipelineId, pipeline::policy::Route};
 
 /// Names a lane. Small and dense, unlike other ids: it stands in every row of the queue.
@@ -42,7 +40,7 @@ impl Store {
 
 /// The lanes of a pipeline's routes; those that are not there yet are made, in one order in every process.
 pub(super) async fn ensure_lanes(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     tenant: &str,
     pipeline: PipelineId,
     routes: BTreeSet<&Route>,
@@ -66,7 +64,7 @@ pub(super) async fn ensure_lanes(
 }
 
 async fn find_lane(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     tenant: &str,
     pipeline: PipelineId,
     route: &Route,
@@ -89,7 +87,7 @@ async fn find_lane(
 
 /// Waits for another transaction that makes the same.
 async fn insert_lane(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     tenant: &str,
     pipeline: PipelineId,
     route: &Route,

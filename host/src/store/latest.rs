@@ -5,10 +5,9 @@
 
 use std::collections::HashMap;
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Store, StoreError, column, digest, error::Doing as _};
+use super::{Connection, Store, StoreError, column, digest, error::Doing as _};
 use crate::{
     blob::Digest,
     id::{AssetId, AssetVersionId, MaterializationId},
@@ -143,7 +142,7 @@ impl Store {
 /// Takes back the rows of an asset that tell of what is invalid now; returns their partitions. Whoever commits one of
 /// these partitions waits, or has gone before and is seen; rows are locked in the order of the commit.
 pub(super) async fn remove_invalidated(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     tenant: &str,
     pipeline: &str,
     asset: &str,
@@ -174,7 +173,7 @@ pub(super) async fn remove_invalidated(
 /// Writes the newest valid materialization of these partitions, where there is one: of an older sequence than what was
 /// taken back, and committed too late to be invalidated with it.
 pub(super) async fn restore_latest(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     tenant: &str,
     partitions: &[(Uuid, String)],
 ) -> Result<(), StoreError> {

@@ -3,18 +3,20 @@
 //! Methods that change several tables run in one transaction of their own, and no transaction is open while a guest
 //! runs. Nothing here decides: what to plan, retry or reuse arrives as a value.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use sqlx::{
-    Executor as _, PgPool,
+    Connection as _, PgConnection,
     migrate::{MigrateError, Migrator},
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::PgConnectOptions,
 };
+use tokio::time::timeout;
 
 pub mod announcements;
 pub mod backfills;
 pub mod buckets;
 pub mod commit;
+mod connection;
 pub mod error;
 pub mod intents;
 pub mod lanes;
@@ -37,10 +39,11 @@ pub mod submissions;
 pub mod watch;
 pub mod workers;
 
+use connection::{Connection, Pool, Transaction};
 use error::Doing as _;
 pub use error::StoreError;
 
-use crate::limit::{DATABASE_CONNECT_TIMEOUT, DATABASE_CONNECTIONS_MAX, HISTORY_DAYS_AHEAD};
+use crate::limit::{DATABASE_CONNECT_TIMEOUT, HISTORY_DAYS_AHEAD, MIGRATIONS_WAIT};
 
 /// What every connection sets.
 ///
@@ -49,52 +52,55 @@ use crate::limit::{DATABASE_CONNECT_TIMEOUT, DATABASE_CONNECTIONS_MAX, HISTORY_D
 /// Compiling a plan takes longer than running any of these.
 ///
 /// A transaction whose process stands still, or whose machine is gone, holds the locks of buckets and runs that others
-/// wait for: the server ends it before the process's session expires.
-pub const SESSION_SETTINGS: &str =
-    "set enable_seqscan = off; set jit = off; set idle_in_transaction_session_timeout = '15s'";
+/// wait for: the server ends it before the process's session expires, and a statement when its client has given it up
+/// ([`crate::limit::DATABASE_ANSWER_WAIT`]). It asks whether a silent client is there at all after ten seconds.
+pub const SESSION_SETTINGS: &str = "set enable_seqscan = off; set jit = off; set statement_timeout = '30s';
+     set idle_in_transaction_session_timeout = '15s'; set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5;
+     set tcp_keepalives_count = 3";
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+/// The same for a transaction in a session that is another's before and after; it begins with them.
+const TRANSACTION_SETTINGS: &str = "BEGIN; set local enable_seqscan = off; set local jit = off; \
+     set local statement_timeout = '30s'; set local idle_in_transaction_session_timeout = '15s'";
+
+/// Whose the sessions of connections are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// A connection has one of its own.
+    Own,
+    /// A pooler gives each transaction whichever is free.
+    Shared,
+}
+
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrations = sqlx::migrate!("../migrations");
+    // Its lock is a session's, which a pooler would leave with somebody else.
+    migrations.set_locking(false);
+    migrations
+});
 
 /// The database of one installation.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl Store {
     /// Connects, brings the tables up to date (one process does, others wait), and makes the history's next days.
     pub async fn connect(options: PgConnectOptions) -> Result<Self, StoreError> {
-        let pool = PgPoolOptions::new()
-            .max_connections(DATABASE_CONNECTIONS_MAX)
-            .acquire_timeout(DATABASE_CONNECT_TIMEOUT)
-            .after_connect(|connection, _| {
-                Box::pin(async move { connection.execute(sqlx::raw_sql(SESSION_SETTINGS)).await.map(drop) })
-            })
-            .connect_with(options.application_name("flowstone"))
-            .await
-            .doing("connecting")?;
-        let store = Self { pool };
-        store.migrate().await?;
+        Self::connect_over(options, Sessions::Own).await
+    }
+
+    /// The same where a pooler may be between.
+    pub async fn connect_over(options: PgConnectOptions, sessions: Sessions) -> Result<Self, StoreError> {
+        // What connections are told at their start is the least that there is: a pooler refuses what it does not know.
+        let options = options.application_name("flowstone").extra_float_digits(None);
+        migrate(&options, sessions).await?;
+        let store = Self { pool: Pool::open(options, sessions).await.doing("connecting")? };
         // Rows of a day that has no partition go to the default one: nothing is lost but a little speed.
         if let Err(error) = store.ensure_history_days().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the history's next days cannot be made for now");
         }
         Ok(store)
-    }
-
-    async fn migrate(&self) -> Result<(), StoreError> {
-        MIGRATIONS.run(&self.pool).await.map_err(|error| match error {
-            MigrateError::VersionMissing(version) => StoreError::Version(format!(
-                "its migration {version} is not known here; a later version of flowstone made it, use that one"
-            )),
-            MigrateError::VersionMismatch(version) => StoreError::Version(format!(
-                "its migration {version} is not the one of this version; another program or a changed build made it"
-            )),
-            MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
-                StoreError::Refused { doing: "bringing its tables up to date", source }
-            }
-            other => StoreError::Version(other.to_string()),
-        })
     }
 
     /// Makes the partitions of history for the days around now; called at start and every hour after.
@@ -111,9 +117,50 @@ impl Store {
 
     /// Closes the connections, waiting for those in use no longer than this.
     pub async fn close(&self, grace: Duration) {
-        if tokio::time::timeout(grace, self.pool.close()).await.is_err() {
+        if timeout(grace, self.pool.unbounded().close()).await.is_err() {
             tracing::debug!("connections were still in use when the store closed");
         }
+    }
+}
+
+/// Brings the tables up to date, on a connection of its own: whoever comes second waits until the first has committed,
+/// and finds nothing left to do. All of it is one transaction, and so is the lock.
+async fn migrate(options: &PgConnectOptions, sessions: Sessions) -> Result<(), StoreError> {
+    const DOING: &str = "bringing its tables up to date";
+    let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    let connecting = timeout(DATABASE_CONNECT_TIMEOUT, PgConnection::connect_with(options)).await;
+    let mut connection = connecting.map_err(late).and_then(|connected| connected).doing("connecting")?;
+    let migrated = timeout(MIGRATIONS_WAIT, async {
+        let mut transaction = connection.begin().await.doing(DOING)?;
+        sqlx::query!("select pg_advisory_xact_lock(hashtext('flowstone.migrate'))")
+            .fetch_one(&mut *transaction)
+            .await
+            .doing(DOING)?;
+        MIGRATIONS.run_direct(None, &mut *transaction, false).await.map_err(not_migrated)?;
+        if sessions == Sessions::Shared {
+            // Whoever has the session next may use the same names.
+            sqlx::raw_sql("deallocate all").execute(&mut *transaction).await.doing(DOING)?;
+        }
+        transaction.commit().await.doing(DOING)
+    });
+    migrated.await.map_err(late).doing(DOING)??;
+    // What goes wrong now is nothing that anybody waits for.
+    drop(timeout(DATABASE_CONNECT_TIMEOUT, connection.close()).await);
+    Ok(())
+}
+
+fn not_migrated(error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::VersionMissing(version) => StoreError::Version(format!(
+            "its migration {version} is not known here; a later version of flowstone made it, use that one"
+        )),
+        MigrateError::VersionMismatch(version) => StoreError::Version(format!(
+            "its migration {version} is not the one of this version; another program or a changed build made it"
+        )),
+        MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+            StoreError::Refused { doing: "bringing its tables up to date", source }
+        }
+        other => StoreError::Version(other.to_string()),
     }
 }
 

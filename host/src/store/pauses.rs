@@ -197,7 +197,7 @@ impl Store {
 }
 
 async fn audit(
-    connection: &mut sqlx::PgConnection,
+    connection: &mut super::Connection,
     tenant: &str,
     action: &str,
     subject: &str,

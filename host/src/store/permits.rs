@@ -12,9 +12,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sqlx::PgConnection;
-
-use super::{Store, StoreError, column, error::Doing as _, pools::PoolId, queue::Claim};
+use super::{Connection, Store, StoreError, column, error::Doing as _, pools::PoolId, queue::Claim};
 use crate::{id::JobId, limit::LIMITED_WOKEN_MAX};
 
 /// A claimed job, and the pools of which it needs a permit.
@@ -101,7 +99,7 @@ impl Store {
 
 /// Makes the next ones ready that wait for these pools; returns how many. Whoever waits for several may have to wait for
 /// another one then.
-pub(super) async fn wake_next(connection: &mut PgConnection, freed: &[Freed]) -> Result<usize, StoreError> {
+pub(super) async fn wake_next(connection: &mut Connection, freed: &[Freed]) -> Result<usize, StoreError> {
     const DOING: &str = "letting the next jobs go on";
     if freed.is_empty() {
         return Ok(0);
@@ -143,7 +141,7 @@ pub(super) fn freed_by<'l>(permits: impl Iterator<Item = &'l [i32]>) -> Vec<Free
 
 /// Locks the pools in one order. One that was removed since is not among them, and nobody needs a permit of it.
 async fn hold_pools(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     applicants: &[Applicant],
 ) -> Result<HashMap<PoolId, HeldPool>, StoreError> {
     let wanted: BTreeSet<PoolId> = applicants.iter().flat_map(|applicant| &applicant.pools).copied().collect();
@@ -161,7 +159,7 @@ async fn hold_pools(
 
 /// Takes off what others hold. What these jobs hold already, because they asked before, is theirs.
 async fn count_permits(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     applicants: &[Applicant],
     pools: &mut HashMap<PoolId, HeldPool>,
 ) -> Result<(), StoreError> {
@@ -209,7 +207,7 @@ fn deal<'a>(
     (granted, refused)
 }
 
-async fn mark_leases(connection: &mut PgConnection, granted: &[Granted<'_>]) -> Result<BTreeSet<JobId>, StoreError> {
+async fn mark_leases(connection: &mut Connection, granted: &[Granted<'_>]) -> Result<BTreeSet<JobId>, StoreError> {
     // Postgres has no ragged arrays: a row for each permit. Of a job whose pools are all gone there is none.
     let permits: Vec<(&Claim, PoolId)> =
         granted.iter().flat_map(|(claim, pools)| pools.iter().map(move |pool| (*claim, *pool))).collect();
@@ -238,10 +236,7 @@ async fn mark_leases(connection: &mut PgConnection, granted: &[Granted<'_>]) -> 
     Ok(admitted)
 }
 
-async fn limit_jobs(
-    connection: &mut PgConnection,
-    refused: &[Refused<'_>],
-) -> Result<Vec<(JobId, PoolId)>, StoreError> {
+async fn limit_jobs(connection: &mut Connection, refused: &[Refused<'_>]) -> Result<Vec<(JobId, PoolId)>, StoreError> {
     if refused.is_empty() {
         return Ok(Vec::new());
     }

@@ -317,7 +317,7 @@ impl Store {
 }
 
 async fn insert_assets(
-    connection: &mut sqlx::PgConnection,
+    connection: &mut super::Connection,
     version: &NewPipelineVersion,
     pipeline: Uuid,
     version_id: PipelineVersionId,

@@ -3,11 +3,10 @@
 //!
 //! Whoever changes a pool holds its row, as whoever takes a permit does: so nobody waits for a pool that is gone.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, column,
+    Connection, Store, StoreError, column,
     error::Doing as _,
     permits::{Freed, wake_next},
 };
@@ -115,7 +114,7 @@ impl Store {
 
 /// Makes the pools that a pipeline's newest version declares what it says, and removes those that it does not any more.
 pub(super) async fn declare_pools(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     tenant: &str,
     pipeline: Uuid,
     pools: &[NewPool],
@@ -153,7 +152,7 @@ pub(super) async fn declare_pools(
 }
 
 /// Removes pools whose rows are held, and makes ready whoever waits for them.
-async fn drop_pools(connection: &mut PgConnection, pools: &[PoolId]) -> Result<u64, StoreError> {
+async fn drop_pools(connection: &mut Connection, pools: &[PoolId]) -> Result<u64, StoreError> {
     const DOING: &str = "removing pools";
     if pools.is_empty() {
         return Ok(0);
@@ -178,7 +177,7 @@ async fn drop_pools(connection: &mut PgConnection, pools: &[PoolId]) -> Result<u
 }
 
 async fn audit(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     tenant: &str,
     action: &str,
     name: &str,

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, column,
+    Connection, Store, StoreError, column,
     commit::{Committed, End, end_jobs, job_name},
     error::Doing as _,
     lanes::{LaneId, ensure_lanes},
@@ -461,7 +460,7 @@ impl Store {
 }
 
 /// Writes a run and all its jobs, on behalf of an actor.
-pub(super) async fn insert_run(connection: &mut PgConnection, run: &NewRun, actor: &str) -> Result<(), StoreError> {
+pub(super) async fn insert_run(connection: &mut Connection, run: &NewRun, actor: &str) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into run (tenant_id, run_id, pipeline_version_id, owner_id, request, jobs, state, finished_at, backfill_id)
          values ($1, $2, $3, $4, $5, $6, case when $6 = 0 then 'succeeded' else 'running' end,
@@ -518,7 +517,7 @@ fn count_dependents(run: &NewRun) -> HashMap<JobId, i32> {
 }
 
 async fn insert_jobs(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     run: &NewRun,
     jobs: &[NewJob],
     dependents: &HashMap<JobId, i32>,
@@ -545,7 +544,7 @@ async fn insert_jobs(
 }
 
 async fn insert_inputs(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     tenant: &str,
     inputs: &[(JobId, &NewJobInput)],
 ) -> Result<(), StoreError> {
@@ -572,7 +571,7 @@ async fn insert_inputs(
 }
 
 async fn enqueue_jobs(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     tenant: &str,
     jobs: &[NewJob],
     lanes: &HashMap<Route, LaneId>,
@@ -605,7 +604,7 @@ async fn enqueue_jobs(
 
 /// Takes the jobs of a run that nobody works on out of the queue, wherever they wait.
 async fn remove_waiting_jobs(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     tenant: &str,
     run: RunId,
     cause: &str,

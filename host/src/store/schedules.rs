@@ -2,11 +2,10 @@
 //!
 //! What fires, and what was missed, arrives as a value; instants are whole seconds since 1970, by the database's clock.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    Connection, Store, StoreError,
     error::Doing as _,
     runs::{NewRun, insert_run},
 };
@@ -395,7 +394,7 @@ impl Store {
 
 /// Makes a pipeline's schedules those that its newest version declares. The pipeline's row is locked.
 pub(super) async fn declare_schedules(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     tenant: &str,
     pipeline: Uuid,
     schedules: &[NewSchedule],
@@ -442,7 +441,7 @@ pub(super) async fn declare_schedules(
 }
 
 /// Fires of schedules that are to fire no more are missed, unless their run has been submitted.
-async fn give_up_due_fires(connection: &mut PgConnection, tenant: &str, schedules: &[Uuid]) -> Result<(), StoreError> {
+async fn give_up_due_fires(connection: &mut Connection, tenant: &str, schedules: &[Uuid]) -> Result<(), StoreError> {
     sqlx::query!(
         "update schedule_fire set state = 'missed', missed_from = fire_at, taken_by = null, decided_at = now()
          where tenant_id = $1 and schedule_id = any($2) and state = 'due'",

@@ -1,9 +1,8 @@
 //! Staged files: decided by a commit, shown by the directory soon after, whatever crashes in between.
 
-use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
-use super::{Store, StoreError, digest, error::Doing as _};
+use super::{Store, StoreError, Transaction, digest, error::Doing as _};
 use crate::{blob::Digest, id::MaterializationId};
 
 /// A write or removal that is due.
@@ -42,7 +41,7 @@ impl StagedFileRecord {
 
 /// The right to publish, which one process has at a time. Dropped unfinished, nothing counts as shown.
 #[derive(Debug)]
-pub struct Publishing(Transaction<'static, Postgres>);
+pub struct Publishing(Transaction);
 
 impl Store {
     /// Whether anything is due.

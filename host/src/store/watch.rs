@@ -136,13 +136,14 @@ impl Store {
 
     /// The connections of this process, now.
     pub fn connections(&self) -> Connections {
-        let (open, idle) = (self.pool.size() as usize, self.pool.num_idle());
+        let pool = self.pool.unbounded();
+        let (open, idle) = (pool.size() as usize, pool.num_idle());
         Connections { in_use: open.saturating_sub(idle), idle }
     }
 }
 
 /// For the rest of this transaction.
-async fn limit_statements(connection: &mut sqlx::PgConnection) -> Result<(), StoreError> {
+async fn limit_statements(connection: &mut super::Connection) -> Result<(), StoreError> {
     let milliseconds = WATCH_STATEMENT_TIMEOUT.as_millis().to_string();
     sqlx::query!(r#"select set_config('statement_timeout', $1, true) as "set!""#, milliseconds)
         .fetch_one(connection)

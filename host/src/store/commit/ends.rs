@@ -1,6 +1,5 @@
 //! Ends: the final state of jobs, what follows for those that need them, and the counters of their runs.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
@@ -10,7 +9,7 @@ use super::{
 };
 use crate::{
     id::{JobId, MaterializationId, RunId},
-    store::{StoreError, column, error::Doing as _},
+    store::{Connection, StoreError, column, error::Doing as _},
 };
 
 /// A job's end on its way to `job_end`.
@@ -57,7 +56,7 @@ impl End {
 /// Ends jobs and those that had joined them, skips what cannot run without them, releases what waited for them, and
 /// counts for their runs.
 pub(in crate::store) async fn end_jobs(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     mut ends: Vec<End>,
 ) -> Result<Committed, StoreError> {
     if ends.is_empty() {
@@ -78,7 +77,7 @@ pub(in crate::store) async fn end_jobs(
 
 /// Releases, and writes down what ended with it, beside what had ended before.
 pub(super) async fn finish_release(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     mut release: Release,
     mut ends: Vec<End>,
 ) -> Result<Committed, StoreError> {
@@ -111,7 +110,7 @@ pub(super) async fn finish_release(
     Ok(Committed { ended, released, put_off: release.put_off, finished_runs, ..Committed::default() })
 }
 
-pub(super) async fn insert_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
+pub(super) async fn insert_ends(connection: &mut Connection, ends: &[End]) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into job_end (tenant_id, job_id, state, cause, materialization_id, reused)
          select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::bool[])",
@@ -130,7 +129,7 @@ pub(super) async fn insert_ends(connection: &mut PgConnection, ends: &[End]) -> 
 
 /// One line of audit and one of the outbox for the ends of one kind in one run: a line for each job would be a fifth of
 /// all that a job writes.
-async fn record_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
+async fn record_ends(connection: &mut Connection, ends: &[End]) -> Result<(), StoreError> {
     sqlx::query!(
         "with ended as (
              select tenant_id, run_id, state, jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
@@ -158,7 +157,7 @@ async fn record_ends(connection: &mut PgConnection, ends: &[End]) -> Result<(), 
 }
 
 /// Moves the runs' counters; the last job ends its run: which did, and how.
-async fn count_for_runs(connection: &mut PgConnection, ends: &[End]) -> Result<Vec<(RunId, String)>, StoreError> {
+async fn count_for_runs(connection: &mut Connection, ends: &[End]) -> Result<Vec<(RunId, String)>, StoreError> {
     let finished = sqlx::query!(
         r#"with c as (
              select tenant_id, run_id,

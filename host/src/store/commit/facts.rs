@@ -1,15 +1,14 @@
 //! Facts: what the attempts of a batch were and what they produced, each kind of row in one statement.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::values::{AttemptRecord, FinishedJob, NewMaterialization};
 use crate::{
     blob::Digest,
-    store::{StoreError, column, error::Doing as _},
+    store::{Connection, StoreError, column, error::Doing as _},
 };
 
-pub(super) async fn insert_attempts(connection: &mut PgConnection, batch: &[&FinishedJob]) -> Result<(), StoreError> {
+pub(super) async fn insert_attempts(connection: &mut Connection, batch: &[&FinishedJob]) -> Result<(), StoreError> {
     let rows: Vec<(&FinishedJob, &AttemptRecord)> =
         batch.iter().filter_map(|item| Some((*item, item.attempt.as_ref()?))).collect();
     if rows.is_empty() {
@@ -65,7 +64,7 @@ fn rows_of<'a, T>(
 }
 
 /// Outputs and staged contents; what is there already is the same bytes.
-pub(super) async fn insert_blobs(connection: &mut PgConnection, made: &[Made<'_>]) -> Result<(), StoreError> {
+pub(super) async fn insert_blobs(connection: &mut Connection, made: &[Made<'_>]) -> Result<(), StoreError> {
     let mut rows: Vec<(&str, Digest, u64, Option<&[u8]>)> = Vec::new();
     for (item, new) in made {
         let tenant = item.claim.tenant.as_str();
@@ -98,10 +97,7 @@ pub(super) async fn insert_blobs(connection: &mut PgConnection, made: &[Made<'_>
 
 /// The facts, and with them the newest of each partition: of two commits the one that waits sees what the other wrote,
 /// and the greater sequence stays. Rows are locked in one order.
-pub(super) async fn insert_materializations(
-    connection: &mut PgConnection,
-    made: &[Made<'_>],
-) -> Result<(), StoreError> {
+pub(super) async fn insert_materializations(connection: &mut Connection, made: &[Made<'_>]) -> Result<(), StoreError> {
     if made.is_empty() {
         return Ok(());
     }
@@ -158,7 +154,7 @@ pub(super) async fn insert_materializations(
     Ok(())
 }
 
-pub(super) async fn insert_edges(connection: &mut PgConnection, made: &[Made<'_>]) -> Result<(), StoreError> {
+pub(super) async fn insert_edges(connection: &mut Connection, made: &[Made<'_>]) -> Result<(), StoreError> {
     let rows = rows_of(made, |new| &new.edges);
     if rows.is_empty() {
         return Ok(());
@@ -180,7 +176,7 @@ pub(super) async fn insert_edges(connection: &mut PgConnection, made: &[Made<'_>
     Ok(())
 }
 
-pub(super) async fn insert_external_reads(connection: &mut PgConnection, made: &[Made<'_>]) -> Result<(), StoreError> {
+pub(super) async fn insert_external_reads(connection: &mut Connection, made: &[Made<'_>]) -> Result<(), StoreError> {
     let rows = rows_of(made, |new| &new.external_reads);
     if rows.is_empty() {
         return Ok(());
@@ -202,7 +198,7 @@ pub(super) async fn insert_external_reads(connection: &mut PgConnection, made: &
     Ok(())
 }
 
-pub(super) async fn insert_staged_files(connection: &mut PgConnection, made: &[Made<'_>]) -> Result<(), StoreError> {
+pub(super) async fn insert_staged_files(connection: &mut Connection, made: &[Made<'_>]) -> Result<(), StoreError> {
     let rows = rows_of(made, |new| &new.staged_files);
     if rows.is_empty() {
         return Ok(());

@@ -9,7 +9,6 @@
 //! what another transaction has, and the sweep of any process finds what was passed over, or was more than one commit
 //! takes.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
@@ -20,7 +19,7 @@ use super::{
 use crate::{
     id::{JobId, MaterializationId, RunId},
     limit::{JOINED_ENDED_MAX, JOINED_SWEPT_MAX},
-    store::{Store, StoreError, column, error::Doing as _},
+    store::{Connection, Store, StoreError, column, error::Doing as _},
 };
 
 /// Where a sweep goes on.
@@ -79,7 +78,7 @@ impl Store {
 }
 
 /// Gives up the keys of jobs that have ended: from here on nobody joins them.
-pub(super) async fn give_up_keys(connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
+pub(super) async fn give_up_keys(connection: &mut Connection, ends: &[End]) -> Result<(), StoreError> {
     sqlx::query!(
         "delete from live_job where ctid = any(array(
              select k.place from unnest($1::text[], $2::uuid[]) as e (tenant_id, job_id)
@@ -96,7 +95,7 @@ pub(super) async fn give_up_keys(connection: &mut PgConnection, ends: &[End]) ->
 }
 
 /// Settles whoever had joined jobs that have ended, and whoever had joined those.
-pub(super) async fn end_joined(connection: &mut PgConnection, ends: &[End]) -> Result<Settled, StoreError> {
+pub(super) async fn end_joined(connection: &mut Connection, ends: &[End]) -> Result<Settled, StoreError> {
     let mut all = Settled::default();
     let mut joined = lock_joined(connection, ends).await?;
     while !joined.is_empty() {
@@ -110,7 +109,7 @@ pub(super) async fn end_joined(connection: &mut PgConnection, ends: &[End]) -> R
 }
 
 /// Takes jobs out of where they wait: to their ends, or to the ready table.
-async fn settle(connection: &mut PgConnection, joined: &[Place]) -> Result<Settled, StoreError> {
+async fn settle(connection: &mut Connection, joined: &[Place]) -> Result<Settled, StoreError> {
     let rows = sqlx::query!(
         r#"with gone as (
                delete from job_joined q using unnest($1::text[], $2::uuid[]) as w (tenant_id, job_id)
@@ -179,7 +178,7 @@ async fn settle(connection: &mut PgConnection, joined: &[Place]) -> Result<Settl
     Ok(settled)
 }
 
-async fn make_ready(connection: &mut PgConnection, jobs: &[ReadyJob]) -> Result<usize, StoreError> {
+async fn make_ready(connection: &mut Connection, jobs: &[ReadyJob]) -> Result<usize, StoreError> {
     if jobs.is_empty() {
         return Ok(0);
     }
@@ -199,7 +198,7 @@ async fn make_ready(connection: &mut PgConnection, jobs: &[ReadyJob]) -> Result<
 }
 
 /// Whoever has joined these, up to a bound: of one that very many have joined the sweep takes the rest.
-async fn lock_joined(connection: &mut PgConnection, ends: &[End]) -> Result<Vec<Place>, StoreError> {
+async fn lock_joined(connection: &mut Connection, ends: &[End]) -> Result<Vec<Place>, StoreError> {
     if ends.is_empty() {
         return Ok(Vec::new());
     }
@@ -222,7 +221,7 @@ async fn lock_joined(connection: &mut PgConnection, ends: &[End]) -> Result<Vec<
 }
 
 /// Of these, the ones that no other transaction has.
-async fn lock(connection: &mut PgConnection, joined: &[Place]) -> Result<Vec<Place>, StoreError> {
+async fn lock(connection: &mut Connection, joined: &[Place]) -> Result<Vec<Place>, StoreError> {
     let rows = sqlx::query!(
         r#"select q.tenant_id as "tenant_id!", q.job_id as "job_id!"
            from unnest($1::text[], $2::uuid[]) as w (tenant_id, job_id)
@@ -240,7 +239,7 @@ async fn lock(connection: &mut PgConnection, joined: &[Place]) -> Result<Vec<Pla
 
 /// The next joined jobs after a position: the last of them, and those that wait for nothing any more.
 async fn find_left(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     after: Option<&SweepPosition>,
 ) -> Result<(Option<SweepPosition>, Vec<Place>), StoreError> {
     let rows = sqlx::query!(

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::values::{Counts, Ending, FinishedJob};
-use crate::store::{StoreError, column, error::Doing as _, queue::Claim};
+use crate::store::{Connection, StoreError, column, error::Doing as _, queue::Claim};
 
 /// A lease that a commit ended.
 pub(super) struct EndedLease {
@@ -20,7 +19,7 @@ pub(super) struct EndedLease {
 /// A row that a rescue takes meanwhile is gone when the delete comes to it; nobody else
 /// waits for leases of this worker, so no order of locks is needed.
 pub(super) async fn delete_leases(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     batch: &[FinishedJob],
 ) -> Result<HashMap<Uuid, EndedLease>, StoreError> {
     let held = sqlx::query!(
@@ -42,15 +41,12 @@ pub(super) async fn delete_leases(
 }
 
 /// Retries go to the deferred table, released jobs to the ready one; returns how many are ready.
-pub(super) async fn return_to_queue(
-    connection: &mut PgConnection,
-    batch: &[&FinishedJob],
-) -> Result<usize, StoreError> {
+pub(super) async fn return_to_queue(connection: &mut Connection, batch: &[&FinishedJob]) -> Result<usize, StoreError> {
     defer_jobs(connection, batch).await?;
     release_jobs(connection, batch).await
 }
 
-async fn defer_jobs(connection: &mut PgConnection, batch: &[&FinishedJob]) -> Result<(), StoreError> {
+async fn defer_jobs(connection: &mut Connection, batch: &[&FinishedJob]) -> Result<(), StoreError> {
     let rows: Vec<(&Claim, u64, &str, Counts)> = batch
         .iter()
         .filter_map(|item| match &item.ending {
@@ -80,7 +76,7 @@ async fn defer_jobs(connection: &mut PgConnection, batch: &[&FinishedJob]) -> Re
     Ok(())
 }
 
-async fn release_jobs(connection: &mut PgConnection, batch: &[&FinishedJob]) -> Result<usize, StoreError> {
+async fn release_jobs(connection: &mut Connection, batch: &[&FinishedJob]) -> Result<usize, StoreError> {
     let claims: Vec<&Claim> =
         batch.iter().filter(|item| matches!(item.ending, Ending::Released)).map(|item| &item.claim).collect();
     if claims.is_empty() {

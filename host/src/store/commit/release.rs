@@ -6,7 +6,6 @@
 //! within a batch undoes it. Until its last input is counted a dependent stays blocked, so that its run goes on, and
 //! cancelling the run ends it there.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
@@ -16,7 +15,7 @@ use super::{
 use crate::{
     id::{JobId, RunId},
     limit::{RELEASE_BATCH_MAX, RELEASE_INLINE_MAX, RELEASE_NOTES_MAX},
-    store::{Store, StoreError, column, error::Doing as _},
+    store::{Connection, Store, StoreError, column, error::Doing as _},
 };
 
 /// A job that has ended, and those of its dependents that one transaction deals with.
@@ -80,7 +79,7 @@ impl Store {
 
 impl Release {
     /// Takes the dependents of these ends in, or puts them off where they are many.
-    pub(super) async fn add(&mut self, connection: &mut PgConnection, ends: &[End]) -> Result<(), StoreError> {
+    pub(super) async fn add(&mut self, connection: &mut Connection, ends: &[End]) -> Result<(), StoreError> {
         let mut put_off = Vec::new();
         for end in ends.iter().filter(|end| end.dependents > 0) {
             let cause = match (&end.materialization, &end.first_cause) {
@@ -103,7 +102,7 @@ impl Release {
     }
 
     /// Ends what cannot do without the arrivals that were added since the last wave.
-    pub(super) async fn skip_next_wave(&mut self, connection: &mut PgConnection) -> Result<Vec<End>, StoreError> {
+    pub(super) async fn skip_next_wave(&mut self, connection: &mut Connection) -> Result<Vec<End>, StoreError> {
         let new = &self.arrivals[self.waved..];
         let wave: Vec<&Arrival> = new.iter().filter(|arrival| arrival.cause.is_some()).collect();
         let skipped = if wave.is_empty() { Vec::new() } else { skip_dependents(connection, &wave).await? };
@@ -112,12 +111,12 @@ impl Release {
     }
 
     /// Counts the arrivals down for whoever waits on; returns how many are ready.
-    pub(super) async fn count_down(&self, connection: &mut PgConnection) -> Result<usize, StoreError> {
+    pub(super) async fn count_down(&self, connection: &mut Connection) -> Result<usize, StoreError> {
         if self.arrivals.is_empty() { Ok(0) } else { release_dependents(connection, &self.arrivals).await }
     }
 }
 
-async fn write_notes(connection: &mut PgConnection, arrivals: &[Arrival]) -> Result<(), StoreError> {
+async fn write_notes(connection: &mut Connection, arrivals: &[Arrival]) -> Result<(), StoreError> {
     if arrivals.is_empty() {
         return Ok(());
     }
@@ -134,7 +133,7 @@ async fn write_notes(connection: &mut PgConnection, arrivals: &[Arrival]) -> Res
 }
 
 /// Those whose turn it is, and that nobody else is at, each with how many inputs wait for it.
-async fn lock_notes(connection: &mut PgConnection) -> Result<Vec<(Arrival, i32)>, StoreError> {
+async fn lock_notes(connection: &mut Connection) -> Result<Vec<(Arrival, i32)>, StoreError> {
     let rows = sqlx::query!(
         r#"select r.tenant_id, r.job_id, r.cause, r.released_through, (select j.dependents from job j
                where j.tenant_id = r.tenant_id and j.job_id = r.job_id) as "dependents!"
@@ -154,7 +153,7 @@ async fn lock_notes(connection: &mut PgConnection) -> Result<Vec<(Arrival, i32)>
 }
 
 /// Where a batch ends; none when it is the last. What one dependent reads stays together.
-async fn find_last_of_batch(connection: &mut PgConnection, next: &Arrival) -> Result<Option<Uuid>, StoreError> {
+async fn find_last_of_batch(connection: &mut Connection, next: &Arrival) -> Result<Option<Uuid>, StoreError> {
     sqlx::query_scalar!(
         "select job_id from job_input where tenant_id = $1 and upstream_job_id = $2 and job_id > $3
          order by job_id offset $4::bigint - 1 limit 1",
@@ -168,7 +167,7 @@ async fn find_last_of_batch(connection: &mut PgConnection, next: &Arrival) -> Re
     .doing("looking for dependents to release")
 }
 
-async fn move_note_on(connection: &mut PgConnection, arrival: &Arrival) -> Result<(), StoreError> {
+async fn move_note_on(connection: &mut Connection, arrival: &Arrival) -> Result<(), StoreError> {
     sqlx::query!(
         "update job_release set released_through = $3, released_at = clock_timestamp()
          where tenant_id = $1 and job_id = $2",
@@ -182,7 +181,7 @@ async fn move_note_on(connection: &mut PgConnection, arrival: &Arrival) -> Resul
     Ok(())
 }
 
-async fn remove_notes(connection: &mut PgConnection, arrivals: &[&Arrival]) -> Result<(), StoreError> {
+async fn remove_notes(connection: &mut Connection, arrivals: &[&Arrival]) -> Result<(), StoreError> {
     sqlx::query!(
         "delete from job_release r using unnest($1::text[], $2::uuid[]) as d (tenant_id, job_id)
          where r.tenant_id = d.tenant_id and r.job_id = d.job_id",
@@ -195,7 +194,7 @@ async fn remove_notes(connection: &mut PgConnection, arrivals: &[&Arrival]) -> R
     Ok(())
 }
 
-async fn skip_dependents(connection: &mut PgConnection, wave: &[&Arrival]) -> Result<Vec<End>, StoreError> {
+async fn skip_dependents(connection: &mut Connection, wave: &[&Arrival]) -> Result<Vec<End>, StoreError> {
     let rows = sqlx::query!(
         r#"with hit as (
                select distinct on (i.tenant_id, i.job_id) i.tenant_id, i.job_id, w.cause
@@ -248,7 +247,7 @@ async fn skip_dependents(connection: &mut PgConnection, wave: &[&Arrival]) -> Re
 }
 
 /// Counts arrivals down, and moves to the ready table whoever waits for nothing more. Rows are locked in one order.
-async fn release_dependents(connection: &mut PgConnection, arrivals: &[Arrival]) -> Result<usize, StoreError> {
+async fn release_dependents(connection: &mut Connection, arrivals: &[Arrival]) -> Result<usize, StoreError> {
     let released = sqlx::query!(
         "with hit as (
              select i.tenant_id, i.job_id, count(*)::int as arrived
