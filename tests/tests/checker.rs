@@ -243,7 +243,13 @@ const RULES: &[(&str, &str)] = &[
     (
         "a limited job waits for a pool of its tenant",
         "select format('job %s', q.job_id) from job_limited q
-         where not exists (select from pool p where p.pool_id = q.pool_id and p.tenant_id = q.tenant_id)",
+         where q.quota is null and not exists (select from pool p where p.pool_id = q.pool_id and p.tenant_id = q.tenant_id)",
+    ),
+    (
+        "a limited job waits for a quota of its tenant, or a period that has begun",
+        "select format('job %s', q.job_id) from job_limited q
+         where q.quota is not null and q.due_at > now()
+           and not exists (select from quota o where o.tenant_id = q.tenant_id and o.measure = q.quota)",
     ),
     (
         "a blocked job counts the inputs that are to come",
@@ -610,6 +616,11 @@ const BREAKAGES: &[(&str, &str)] = &[
         "insert into job_limited (tenant_id, job_id, pool_id, priority, charged, released, lane_id)
          select tenant_id, job_id, 7, 0, 0, 0, 0 from job_end limit 1",
         "a limited job waits for a pool of its tenant",
+    ),
+    (
+        "insert into job_limited (tenant_id, job_id, quota, due_at, priority, charged, released, lane_id)
+         select tenant_id, job_id, 'fuel', now() + interval '1 hour', 0, 0, 0, 0 from job_end limit 1",
+        "a limited job waits for a quota of its tenant, or a period that has begun",
     ),
     (
         "insert into job_blocked select tenant_id, job_id, 1 from job_end limit 1",

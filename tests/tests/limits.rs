@@ -508,3 +508,95 @@ fn a_pipeline_and_a_tenant_have_bounds_of_their_own() {
         assert_eq!((gauge.most(), web.requests().len()), (2, 30));
     }
 }
+
+/// What is used of a quota, and how many jobs wait for it.
+async fn used(bench: &Bench) -> (i64, i64) {
+    let quota = bench.store.list_quotas(TENANT).await.unwrap().remove(0);
+    (quota.used, quota.waiting)
+}
+
+#[tokio::test]
+async fn who_has_used_up_a_quota_waits_for_the_next_period_or_for_a_greater_quota() {
+    let bench = bench(&[("db", 100)]).await;
+    let (run, claims) = claimed(&bench, 6).await;
+    // An attempt of the bench uses one unit of fuel and three bytes; what ends before there is a quota is not counted.
+    end(&bench, &claims[0], run, skipped()).await;
+    bench.store.set_quota(TENANT, "fuel", 2, "hour").await.unwrap();
+    end(&bench, &claims[1], run, skipped()).await;
+    assert_eq!(used(&bench).await, (1, 0));
+    assert!(bench.store.limit_by_quota(&claims[2..3]).await.unwrap().is_empty(), "there is one unit left");
+    end(&bench, &claims[2], run, skipped()).await;
+    end(&bench, &claims[3], run, skipped()).await;
+    assert_eq!(used(&bench).await, (3, 0), "what crosses the line is committed all the same");
+    let loaded = bench.store.load_claimed_jobs(claims[4..].to_vec()).await.unwrap();
+    assert!(loaded.iter().all(|job| job.over_quota));
+    let limited = bench.store.limit_by_quota(&claims[4..]).await.unwrap();
+    assert_eq!((limited.len(), &*limited[0].1, used(&bench).await), (2, "fuel", (3, 2)));
+    let shown = bench.store.list_jobs(TENANT, run, None, 10).await.unwrap();
+    let cause = "the tenant's quota of fuel is used up until its next period begins";
+    assert_eq!(shown.iter().filter(|job| job.state == "limited" && job.cause.as_deref() == Some(cause)).count(), 2);
+    assert_eq!(bench.store.wake_jobs_of_new_periods().await.unwrap(), 0);
+    assert_eq!(bench.store.wake_limited_jobs().await.unwrap(), 0);
+
+    // An hour passes.
+    let sql = "with q as (update quota set period_start = period_start - interval '1 hour' returning 1)
+         update job_limited set due_at = due_at - interval '1 hour'";
+    sqlx::query(sql).execute(&bench.database.pool().await).await.unwrap();
+    assert_eq!(used(&bench).await, (0, 2));
+    assert_eq!(bench.store.wake_jobs_of_new_periods().await.unwrap(), 2);
+    let claims = bench.claim(10).await;
+    assert!(bench.store.limit_by_quota(&claims).await.unwrap().is_empty());
+    end(&bench, &claims[0], run, skipped()).await;
+    assert_eq!(used(&bench).await, (1, 0), "of this hour");
+
+    bench.store.set_quota(TENANT, "fuel", 1, "hour").await.unwrap();
+    assert_eq!(used(&bench).await.0, 1, "what is used stays used");
+    assert_eq!(bench.store.limit_by_quota(&claims[1..]).await.unwrap().len(), 1);
+    bench.store.set_quota(TENANT, "fuel", 9, "hour").await.unwrap();
+    assert_eq!(bench.count("job_ready").await, 1);
+    let last = bench.claim_one().await;
+    bench.store.set_quota(TENANT, "bytes", 1, "month").await.unwrap();
+    end(&bench, &last, run, skipped()).await;
+    let used: Vec<(String, i64)> =
+        bench.store.list_quotas(TENANT).await.unwrap().into_iter().map(|q| (q.measure, q.used)).collect();
+    assert_eq!(used, [("fuel".to_owned(), 2), ("bytes".to_owned(), 3)]);
+    assert_eq!(bench.store.remove_quota("other", "fuel").await.unwrap(), None);
+    assert_eq!(bench.store.remove_quota(TENANT, "fuel").await.unwrap(), Some(0));
+}
+
+#[tokio::test]
+async fn commits_of_several_workers_count_all_that_was_used() {
+    let bench = bench(&[("db", 100)]).await;
+    bench.store.set_quota(TENANT, "fuel", 1_000, "day").await.unwrap();
+    let (run, claims) = claimed(&bench, 32).await;
+    futures(claims.iter().map(|claim| end(&bench, claim, run, skipped())).collect()).await;
+    assert_eq!(used(&bench).await, (32, 0));
+}
+
+#[tokio::test]
+async fn a_run_over_its_quota_goes_on_when_there_is_more() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    flowstone.run(["quota", "set", "fuel", "1", "--per", "month"]).expect_status(0);
+    let refused = flowstone.run(["quota", "set", "bytes", "10T", "--per", "day"]).expect_status(2);
+    assert!(refused.stderr.contains("is no amount of bytes"), "{}", refused.stderr);
+    let mut run = flowstone.start(["run", scenario.manifest(), "sum", "keyed", "--json", "-j", "1"]);
+    let limited = run.event("job.limited");
+    assert!(limited["cause"].as_str().unwrap().contains("quota of fuel"), "{limited}");
+    let waiting = "select exists (select from job_limited) and not exists (select from job_ready)
+         and not exists (select from job_lease)";
+    let pool = flowstone.database().pool().await;
+    wait_until_database_says(&pool, waiting).await;
+    let status = flowstone.run(["status", "latest"]).expect_status(0).stdout;
+    assert!(status.contains("limited:\n") && status.contains("quota of fuel is used up"), "{status}");
+    let list = flowstone.run(["quota", "list"]).expect_status(0).stdout;
+    assert!(list.contains("fuel") && list.contains("month"), "{list}");
+    assert_all_sound(flowstone).await;
+    let removed = flowstone.run(["quota", "remove", "fuel"]).expect_status(0);
+    assert!(removed.stderr.contains("can be claimed"), "{}", removed.stderr);
+    run.wait().expect_status(0);
+    flowstone.run(["quota", "remove", "fuel"]).expect_status(2);
+    let counted: Vec<String> = flowstone.database().ask("select count(*)::text from attempt where not charged");
+    assert_eq!(counted, ["0"]);
+    assert_all_sound(flowstone).await;
+}

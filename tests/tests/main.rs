@@ -26,6 +26,7 @@ mod model;
 mod monitor;
 mod outages;
 mod pooler;
+mod quarantine;
 mod queue_bench;
 mod release;
 mod scenarios;

@@ -185,6 +185,7 @@ impl Bench {
             "attempt" => "select count(*) from attempt",
             "live_job" => "select count(*) from live_job",
             "job_joined" => "select count(*) from job_joined",
+            "component_death" => "select count(*) from component_death",
             "job_limited" => "select count(*) from job_limited",
             "job_lease" => "select count(*) from job_lease",
             "job_ready" => "select count(*) from job_ready",

@@ -217,6 +217,25 @@ pub enum Command {
     /// Example: flowstone secret set api_token < token.txt
     #[command(subcommand, verbatim_doc_comment)]
     Secret(SecretCommand),
+    /// Quotas: how much fuel, or how many bytes of output, attempts may use in a period: set, list, remove
+    ///
+    /// Periods are of UTC. What is used up lets further jobs wait for the next
+    /// period; the attempt that crosses the line is not stopped.
+    ///
+    /// Examples:
+    ///   flowstone quota set fuel 10T --per day
+    ///   flowstone quota set bytes 500GiB --per month
+    #[command(subcommand, verbatim_doc_comment)]
+    Quota(QuotaCommand),
+    /// Components whose attempts keep ending with their workers: list, lift
+    ///
+    /// A component that five workers died with, one after the other, is
+    /// quarantined: its jobs fail at once instead of taking more workers along.
+    /// Lift it when it is mended, or when it was not its fault.
+    ///
+    /// Example: flowstone quarantine list
+    #[command(subcommand, verbatim_doc_comment)]
+    Quarantine(QuarantineCommand),
     /// Pools: how many jobs run at once, whatever worker runs them: set, list, remove
     ///
     /// NAME is a name of your own, which assets name with `pools`; or
@@ -709,6 +728,89 @@ pub enum ResourceCommand {
     Remove {
         /// Its name
         name: String,
+    },
+}
+
+/// What can be done with quotas.
+#[derive(Debug, Subcommand)]
+pub enum QuotaCommand {
+    /// Make a quota, or change it; what was used in a period of the same length stays used
+    Set {
+        /// Of what
+        measure: Measure,
+        /// How much: 10T of fuel, 500GiB
+        amount: String,
+        /// In which time
+        #[arg(long, value_name = "PERIOD")]
+        per: Period,
+    },
+    /// List quotas: how much is used, and who waits
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a quota
+    Remove {
+        /// Of what
+        measure: Measure,
+    },
+}
+
+/// What a quota is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Measure {
+    /// Units of fuel
+    Fuel,
+    /// Bytes of outputs
+    Bytes,
+}
+
+impl Measure {
+    /// As it is stored.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fuel => "fuel",
+            Self::Bytes => "bytes",
+        }
+    }
+}
+
+/// Of a quota, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Period {
+    /// From one full hour to the next
+    Hour,
+    /// From midnight to midnight
+    Day,
+    /// From the first of a month to the next
+    Month,
+}
+
+impl Period {
+    /// As it is stored.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+}
+
+/// What can be done with quarantined components.
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// List them: their assets, and how many workers were lost
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let one run again
+    Lift {
+        /// Its digest, or the beginning of it
+        component: String,
     },
 }
 

@@ -28,6 +28,8 @@ mod monitor;
 mod pause;
 mod plan;
 mod pool;
+mod quarantine;
+mod quota;
 mod resource;
 mod run;
 mod run_id;
@@ -121,6 +123,8 @@ async fn dispatch_in(session: &Session, command: Command) -> anyhow::Result<Exit
         Command::Grants(args) => grants::run(session, &args).await,
         Command::Resource(command) => resource::run(session, &command).await,
         Command::Secret(command) => secret::run(session, &command).await,
+        Command::Quota(command) => quota::run(session, &command).await,
+        Command::Quarantine(command) => quarantine::run(session, &command).await,
         Command::Pool(command) => pool::run(session, &command).await,
         Command::Schedules(args) => schedules::run(session, &args).await,
         Command::Schedule(command) => schedule::run(session, &command).await,

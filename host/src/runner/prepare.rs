@@ -69,6 +69,8 @@ pub(super) struct KnownJob {
     pub(super) sources: Vec<Source>,
     pub(super) resources: Arc<Resources>,
     pub(super) inputs: Vec<ClaimedInput>,
+    /// Whether its tenant has used up a quota.
+    pub(super) over_quota: bool,
     /// Of which it needs a permit.
     pub(super) pools: Vec<PoolId>,
     forced: bool,
@@ -185,12 +187,29 @@ pub(super) async fn prepare_jobs(shared: &Arc<Shared>, claims: Vec<Claim>) {
     for job in cancelled {
         shared.finish(end(job, Ending::Cancelled("the run was cancelled".to_owned())));
     }
+    let (quarantined, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.quarantined.is_some());
+    for job in quarantined {
+        let cause = job.quarantined.map(quarantine_cause).unwrap_or_default();
+        shared.finish(end(job, Ending::Failed(cause)));
+    }
     let (paused, mut jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.paused);
     jobs.extend(park(shared, paused).await);
     for part in parts(jobs) {
         prepare_part(shared, part).await;
     }
 }
+
+/// Why a job does not run whose component took its workers with it, and what mends it.
+fn quarantine_cause(component: Digest) -> String {
+    let name = &component.to_string()[..DIGEST_SHOWN];
+    format!(
+        "its component {name} is quarantined, because workers kept dying while they had jobs of it: see \
+         `flowstone quarantine list`; after `flowstone quarantine lift {name}` a retry makes it"
+    )
+}
+
+/// Characters of a digest that tell it from all others that a person meets.
+const DIGEST_SHOWN: usize = 16;
 
 /// Parks jobs whose pipeline or asset is paused; returns those that are not paused any more.
 async fn park(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) -> Vec<ClaimedJob> {
@@ -261,7 +280,8 @@ async fn prepare_part(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) {
         Err(jobs) => return jobs.into_iter().for_each(|job| shared.finish(job.finished(Ending::Released))),
     };
     let whole = end_without_inputs(shared, wanted).await;
-    let whole = limits::admit(shared, whole).await;
+    let within = limits::keep_within_quotas(shared, whole).await;
+    let whole = limits::admit(shared, within).await;
     let contents = match load_inline_contents(shared, &whole).await {
         Ok(contents) => contents,
         Err(error) => {
@@ -394,6 +414,7 @@ async fn recognize(shared: &Arc<Shared>, job: ClaimedJob, inputs: ClaimedInputs)
         sources,
         resources,
         inputs: inputs.present,
+        over_quota: job.over_quota,
         pools: job.pools,
         forced: job.forced,
     })

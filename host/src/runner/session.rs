@@ -85,6 +85,9 @@ async fn rescue(shared: &Shared) -> Result<(), crate::store::StoreError> {
             return Ok(());
         }
         shared.meters.count_rescued(rescued.jobs);
+        if let Some((tenant, component)) = rescued.quarantined {
+            tracing::error!(tenant, component = %component, "a component is quarantined: workers kept dying with it");
+        }
         tracing::info!(jobs = rescued.jobs, "jobs of a dead worker are ready again");
         shared.wake.notify_one();
     }

@@ -241,7 +241,7 @@ async fn limit_jobs(connection: &mut Connection, refused: &[Refused<'_>]) -> Res
         return Ok(Vec::new());
     }
     let rows = sqlx::query!(
-        "with refused as materialized (
+        r#"with refused as materialized (
              select l.ctid as place, l.tenant_id, l.job_id, r.pool_id
              from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[]) as r (tenant_id, job_id, token, pool_id)
              join job_lease l on l.tenant_id = r.tenant_id and l.job_id = r.job_id and l.token = r.token),
@@ -252,7 +252,7 @@ async fn limit_jobs(connection: &mut Connection, refused: &[Refused<'_>]) -> Res
          select g.tenant_id, g.job_id, r.pool_id, coalesce(n.priority, 0), g.lane_id, g.charged, g.released
          from gone g join refused r on r.tenant_id = g.tenant_id and r.job_id = g.job_id
          left join lane n on n.lane_id = g.lane_id
-         returning job_id, pool_id",
+         returning job_id, pool_id as "pool_id!""#,
         &column(refused, |(claim, _)| claim.tenant.clone()),
         &column(refused, |(claim, _)| claim.job.0),
         &column(refused, |(claim, _)| claim.token.0),

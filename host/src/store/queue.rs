@@ -128,6 +128,10 @@ pub struct ClaimedJob {
     pub paused: bool,
     /// The pools of which it needs a permit, in the order of their ids.
     pub pools: Vec<PoolId>,
+    /// Whether its tenant has used up a quota.
+    pub over_quota: bool,
+    /// Its component, if that is quarantined.
+    pub quarantined: Option<Digest>,
     /// How many versions it reads, present or absent.
     pub inputs: usize,
 }
@@ -276,7 +280,14 @@ impl Store {
                           and p.asset_id in ('00000000-0000-0000-0000-000000000000', a.asset_id)) as "paused!",
                       case when (select exists (select from pool)) then
                           (select array_agg(p.pool_id order by p.pool_id) from pool p
-                           where p.tenant_id = v.tenant_id and p.name = any(array_append(v.pools, $3::text))) end as "pools?"
+                           where p.tenant_id = v.tenant_id and p.name = any(array_append(v.pools, $3::text))) end as "pools?",
+                      case when (select exists (select from quarantine)) then
+                          (select q.component_digest from quarantine q
+                           where q.tenant_id = v.tenant_id and q.component_digest = v.component_digest)
+                          end as "quarantined?",
+                      case when (select exists (select from quota)) then
+                          exists (select from quota q where q.tenant_id = v.tenant_id and q.used >= q.amount
+                              and q.period_start = date_trunc(q.period, now(), 'UTC')) else false end as "over_quota!"
                from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
                cross join lateral (
                    select * from job where tenant_id = c.tenant_id and job_id = c.job_id offset 0) j
@@ -291,11 +302,17 @@ impl Store {
         .await
         .doing("loading claimed jobs")?;
         let mut claims: HashMap<Uuid, Claim> = claims.into_iter().map(|claim| (claim.job.0, claim)).collect();
-        Ok(jobs
-            .into_iter()
+        jobs.into_iter()
             .filter_map(|row| {
-                Some(ClaimedJob {
-                    claim: claims.remove(&row.job_id)?,
+                let claim = claims.remove(&row.job_id)?;
+                let quarantined = match row.quarantined.map(digest).transpose() {
+                    Ok(quarantined) => quarantined,
+                    Err(error) => return Some(Err(error)),
+                };
+                Some(Ok(ClaimedJob {
+                    claim,
+                    quarantined,
+                    over_quota: row.over_quota,
                     run: RunId(row.run_id),
                     asset_version: AssetVersionId(row.asset_version_id),
                     asset: row.asset,
@@ -305,9 +322,9 @@ impl Store {
                     paused: row.paused,
                     pools: row.pools.unwrap_or_default().into_iter().map(PoolId).collect(),
                     inputs: row.inputs as usize,
-                })
+                }))
             })
-            .collect())
+            .collect()
     }
 
     /// What claimed jobs read. A required input of a job that could be claimed is always there.

@@ -10,6 +10,7 @@ use super::{
     error::Doing as _,
     lanes::{LaneId, ensure_lanes},
     permits::limited_cause,
+    quotas::quota_cause,
 };
 use crate::{
     id::{
@@ -264,7 +265,7 @@ impl Store {
                       (select count(*) from attempt t where t.tenant_id = j.tenant_id and t.job_id = j.job_id)
                           as "attempts!",
                       (select f.run_id from job f where f.tenant_id = w.tenant_id and f.job_id = w.joined_id)
-                          as joined_run_id, o.name as "pool?",
+                          as joined_run_id, o.name as "pool?", m.quota as "quota?",
                       coalesce(e.state,
                           case when l.job_id is not null then 'running'
                                when q.job_id is not null then 'ready'
@@ -302,7 +303,10 @@ impl Store {
                 partition_key: row.partition_key,
                 reason: row.reason,
                 state: row.state,
-                cause: row.cause.or_else(|| row.pool.as_deref().map(limited_cause)),
+                cause: row
+                    .cause
+                    .or_else(|| row.pool.as_deref().map(limited_cause))
+                    .or_else(|| row.quota.as_deref().map(quota_cause)),
                 reused: row.reused,
                 materialization: row.materialization_id.map(MaterializationId),
                 joined_run: row.joined_run_id.map(RunId),

@@ -2,22 +2,33 @@
 
 use std::time::Duration;
 
-use super::{Store, StoreError, error::Doing as _};
+use super::{
+    Store, StoreError,
+    error::Doing as _,
+    quarantine::{LostJob, note_deaths, take_back},
+};
 use crate::{
-    id::{AttemptId, WorkerId},
+    blob::Digest,
+    id::{AttemptId, JobId, WorkerId},
     limit::{RESCUE_JOBS_MAX, SESSION_EXPIRY},
 };
 
 /// What became of the jobs of dead workers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rescued {
     /// Jobs that are ready again, uncharged.
     pub jobs: usize,
+    /// The tenant and the component that is quarantined for it.
+    pub quarantined: Option<(String, Digest)>,
 }
 
 impl Store {
     /// Opens a worker's session; its leases hold as long as it beats.
     pub async fn register_worker(&self, worker: WorkerId, host: &str) -> Result<(), StoreError> {
+        const DOING: &str = "registering this worker";
+        let mut transaction = self.pool.begin().await.doing(DOING)?;
+        // It may be one that others took for dead.
+        take_back(&mut transaction, worker).await?;
         sqlx::query!(
             "insert into worker (worker_id, host, pid, version) values ($1, $2, $3, $4)",
             worker.0,
@@ -25,10 +36,10 @@ impl Store {
             std::process::id() as i32,
             env!("CARGO_PKG_VERSION"),
         )
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await
-        .doing("registering this worker")?;
-        Ok(())
+        .doing(DOING)?;
+        transaction.commit().await.doing(DOING)
     }
 
     /// Renews a session. False: it has been ended by others, and its jobs are theirs.
@@ -83,6 +94,12 @@ impl Store {
         .fetch_all(&mut *transaction)
         .await
         .doing("rescuing jobs")?;
+        let died = lost.iter().map(|job| LostJob {
+            tenant: job.tenant_id.clone(),
+            job: JobId(job.job_id),
+            worker: WorkerId(job.worker_id),
+        });
+        let quarantined = note_deaths(&mut transaction, &died.collect::<Vec<_>>()).await?;
         for job in &lost {
             sqlx::query!(
                 "insert into attempt (tenant_id, attempt_id, job_id, number, token, worker_id, verdict, message, charged,
@@ -122,6 +139,6 @@ impl Store {
         .await
         .doing("removing dead workers")?;
         transaction.commit().await.doing("rescuing jobs")?;
-        Ok(Rescued { jobs: lost.len() })
+        Ok(Rescued { jobs: lost.len(), quarantined })
     }
 }

@@ -13,6 +13,10 @@ pub(super) struct EndedLease {
     pub(super) dependents: i32,
     /// The permits that went with it.
     pub(super) permits: Vec<i32>,
+    /// Whether any tenant has a quota.
+    pub(super) are_there_quotas: bool,
+    /// Whether any component has lost its workers lately.
+    pub(super) are_deaths_noted: bool,
 }
 
 /// The fence: only rows that still carry the claim's token go, and only their jobs are written. Returns these.
@@ -27,7 +31,8 @@ pub(super) async fn delete_leases(
              select l.ctid as place from unnest($1::text[], $2::uuid[], $3::uuid[]) as b (tenant_id, job_id, token)
              join job_lease l on l.tenant_id = b.tenant_id and l.job_id = b.job_id and l.token = b.token)
          delete from job_lease l where ctid = any(array(select place from held))
-         returning job_id, permits, (select j.dependents from job j
+         returning job_id, permits, (select exists (select from component_death)) as "are_deaths_noted!",
+             (select exists (select from quota)) as "are_there_quotas!", (select j.dependents from job j
              where j.tenant_id = l.tenant_id and j.job_id = l.job_id) as "dependents!""#,
         &column(batch, |item| item.claim.tenant.clone()),
         &column(batch, |item| item.claim.job.0),
@@ -36,8 +41,18 @@ pub(super) async fn delete_leases(
     .fetch_all(connection)
     .await
     .doing("ending leases")?;
-    let lease = |dependents, permits: Option<_>| EndedLease { dependents, permits: permits.unwrap_or_default() };
-    Ok(held.into_iter().map(|row| (row.job_id, lease(row.dependents, row.permits))).collect())
+    Ok(held
+        .into_iter()
+        .map(|row| {
+            let lease = EndedLease {
+                dependents: row.dependents,
+                permits: row.permits.unwrap_or_default(),
+                are_there_quotas: row.are_there_quotas,
+                are_deaths_noted: row.are_deaths_noted,
+            };
+            (row.job_id, lease)
+        })
+        .collect())
 }
 
 /// Retries go to the deferred table, released jobs to the ready one; returns how many are ready.

@@ -28,6 +28,8 @@ use super::{
     error::Doing as _,
     intents::delete_intents,
     permits::{freed_by, wake_next},
+    quarantine::forgive,
+    quotas::{Used, count_use},
 };
 use crate::id::JobId;
 use facts::{
@@ -47,6 +49,13 @@ impl Store {
         let mine: Vec<&FinishedJob> = settled.iter().map(|item| &**item).collect();
 
         insert_attempts(&mut transaction, &mine).await?;
+        if held.values().any(|lease| lease.are_deaths_noted) {
+            // Of an attempt that the host stopped nobody knows what it would have done.
+            let completed = mine.iter().filter(|item| item.attempt.as_ref().is_some_and(|a| a.verdict != "cancelled"));
+            let (tenants, jobs): (Vec<_>, Vec<_>) =
+                completed.map(|item| (item.claim.tenant.clone(), item.claim.job)).unzip();
+            forgive(&mut transaction, &tenants, &jobs).await?;
+        }
         let made: Vec<Made<'_>> = mine
             .iter()
             .filter_map(|item| match &item.ending {
@@ -64,6 +73,15 @@ impl Store {
         let ends: Vec<End> = mine.iter().filter_map(|item| End::of(item, held[&item.claim.job.0].dependents)).collect();
         let mut committed = end_jobs(&mut transaction, ends).await?;
         committed.released += released;
+        if held.values().any(|lease| lease.are_there_quotas) {
+            let attempts = mine.iter().filter_map(|item| Some((&item.claim.tenant, item.attempt.as_ref()?)));
+            let used = attempts.map(|(tenant, attempt)| Used {
+                tenant: tenant.clone(),
+                fuel: attempt.fuel_used as i64,
+                bytes: attempt.output_bytes as i64,
+            });
+            count_use(&mut transaction, &used.collect::<Vec<_>>()).await?;
+        }
         // Last, because others that free permits or take some wait from here on.
         let freed = freed_by(held.values().map(|lease| &*lease.permits));
         committed.released += wake_next(&mut transaction, &freed).await?;
