@@ -24,6 +24,9 @@
 //! | `FLOWSTONE_TAGS` | `--tag` | what this worker has that assets may ask for (`worker_tags`), with commas between them | nothing |
 //! | `FLOWSTONE_GRACE` | `--grace` | how long guests may go on after a request to stop | `10s` |
 //! | `FLOWSTONE_METRICS` | `--metrics` | where metrics and health are served: a loopback address and a port | they are not |
+//! | `FLOWSTONE_KEEP_HISTORY` | `--keep-history` | how long runs, jobs, attempts and logs are kept after a run's end: `90d`, or `forever` | `30d` |
+//! | `FLOWSTONE_KEEP_AUDIT` | `--keep-audit` | how long the audit is kept | `forever` |
+//! | `FLOWSTONE_KEEP_UNNAMED` | `--keep-unnamed` | how long blobs are left alone that nothing names | `25h` |
 //! | `FLOWSTONE_OTLP` | `--otlp` | the URL of an OpenTelemetry collector, to which traces go | no traces |
 //! | `FLOWSTONE_SQL_...` | none, for the same reason | the URL of a database that a manifest names by this variable | such a database cannot be used |
 //! | `NO_COLOR` | none | not empty: no colours | colours on a terminal |
@@ -47,7 +50,8 @@ use zeroize::Zeroizing;
 use crate::{
     blob::{BlobPlace, EndpointMistake, S3Credentials, S3Settings},
     capability::sql::DatabaseUrls,
-    limit::{CONCURRENCY_MAX, STOP_GRACE, STOP_GRACE_MAX},
+    collector::Keep,
+    limit::{CONCURRENCY_MAX, KEEP_DAYS_MAX, KEEP_HISTORY_DAYS, KEEP_UNNAMED, STOP_GRACE, STOP_GRACE_MAX},
     pipeline::{
         definition::name_mistake,
         quantity::{duration_text, parse_duration_ms},
@@ -104,6 +108,51 @@ pub struct WorkerFlags {
     /// Send traces to this OpenTelemetry collector, for example http://127.0.0.1:4318 [default: nowhere].
     #[arg(long, env = "FLOWSTONE_OTLP", value_name = "URL", value_parser = collector)]
     pub otlp: Option<Collector>,
+}
+
+/// Flags of the commands that collect what is old.
+#[derive(Clone, Debug, clap::Args)]
+pub struct KeepFlags {
+    /// Keep runs, jobs, attempts and logs so long after a run's end: whole days, such as 90d, or forever [default: 30d].
+    #[arg(long, env = "FLOWSTONE_KEEP_HISTORY", value_name = "DAYS", value_parser = keep_days)]
+    pub keep_history: Option<KeepDays>,
+    /// Keep the audit so long [default: forever].
+    #[arg(long, env = "FLOWSTONE_KEEP_AUDIT", value_name = "DAYS", value_parser = keep_days)]
+    pub keep_audit: Option<KeepDays>,
+    /// Leave blobs alone that nothing names for so long, such as 25h [default: 25h].
+    #[arg(long, env = "FLOWSTONE_KEEP_UNNAMED", value_name = "DURATION", value_parser = keep_unnamed)]
+    pub keep_unnamed: Option<Duration>,
+}
+
+impl KeepFlags {
+    /// How long what is kept.
+    pub fn keep(&self) -> Keep {
+        Keep {
+            history_days: self.keep_history.map_or(Some(KEEP_HISTORY_DAYS), |days| days.0),
+            audit_days: self.keep_audit.and_then(|days| days.0),
+            unnamed: self.keep_unnamed.unwrap_or(KEEP_UNNAMED),
+        }
+    }
+}
+
+/// Whole days; none is for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepDays(Option<u32>);
+
+fn keep_days(text: &str) -> Result<KeepDays, String> {
+    if text == "forever" {
+        return Ok(KeepDays(None));
+    }
+    let days = text.strip_suffix('d').and_then(|days| days.parse().ok());
+    let days = days.filter(|days| (1..=KEEP_DAYS_MAX).contains(days));
+    days.map(|days| KeepDays(Some(days)))
+        .ok_or_else(|| format!("not whole days such as 90d, from 1d up to {KEEP_DAYS_MAX}d, and not forever"))
+}
+
+fn keep_unnamed(text: &str) -> Result<Duration, String> {
+    let parsed = parse_duration_ms(text).map(Duration::from_millis);
+    let longest = Duration::from_secs(u64::from(KEEP_DAYS_MAX) * 24 * 3600);
+    parsed.filter(|kept| *kept <= longest).ok_or_else(|| "not a duration such as 0s, 30m or 25h".to_owned())
 }
 
 /// Where an OpenTelemetry collector takes spans, over plain HTTP.
@@ -514,7 +563,7 @@ fn absolute(path: &Path) -> Result<PathBuf, SettingError> {
 }
 
 /// Those of flags, in the order of the flags.
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 15] = [
     "FLOWSTONE_STATE",
     "FLOWSTONE_BLOBS",
     "FLOWSTONE_BLOBS_PLAIN_HTTP",
@@ -527,6 +576,9 @@ const VARIABLES: [&str; 12] = [
     "FLOWSTONE_GRACE",
     "FLOWSTONE_METRICS",
     "FLOWSTONE_OTLP",
+    "FLOWSTONE_KEEP_HISTORY",
+    "FLOWSTONE_KEEP_AUDIT",
+    "FLOWSTONE_KEEP_UNNAMED",
 ];
 
 /// Without a flag, because they are secrets.
@@ -566,6 +618,8 @@ mod tests {
         global: GlobalFlags,
         #[command(flatten)]
         worker: WorkerFlags,
+        #[command(flatten)]
+        keep: KeepFlags,
     }
 
     fn parse(arguments: &[&str]) -> Command {
@@ -611,6 +665,21 @@ mod tests {
             let error = Command::try_parse_from(["flowstone", &format!("--grace={text}")]).err().unwrap();
             assert!(text.is_empty() || error.to_string().contains("such as 500ms, 10s or 2m, up to 1d"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_is_said_in_days_and_by_default_history_goes_and_audit_stays() {
+        let keep = |arguments: &[&str]| parse(arguments).keep.keep();
+        let usual = Keep { history_days: Some(30), audit_days: None, unnamed: Duration::from_secs(25 * 3600) };
+        assert_eq!(keep(&[]), usual);
+        assert_eq!(keep(&["--keep-history", "forever"]), Keep { history_days: None, ..usual });
+        assert_eq!(keep(&["--keep-history=90d", "--keep-audit=400d"]).audit_days, Some(400));
+        assert_eq!(keep(&["--keep-unnamed", "0s"]).unnamed, Duration::ZERO);
+        for text in ["0d", "30", "12h", "1d12h", "never", "-1d", "36501d", ""] {
+            let error = Command::try_parse_from(["flowstone", &format!("--keep-history={text}")]).err().unwrap();
+            assert!(text.is_empty() || error.to_string().contains("such as 90d"), "{error}");
+        }
+        assert!(Command::try_parse_from(["flowstone", "--keep-unnamed=soon"]).is_err());
     }
 
     #[test]

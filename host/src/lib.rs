@@ -39,6 +39,8 @@ pub mod runner;
 
 pub mod scheduler;
 
+pub mod collector;
+
 pub mod embedded;
 
 pub mod config;

@@ -199,6 +199,39 @@ pub const BACKFILL_FAILURES_SHOWN_MAX: i64 = 20;
 /// Backfills that are listed when nothing else is asked for: a screen.
 pub const BACKFILLS_LISTED_DEFAULT: u16 = 20;
 
+// ---- retention ----
+
+/// Days that history is kept when nothing else is said: what is asked about a run is asked within weeks, and each day is
+/// four tables that every look-up by another key visits.
+pub const KEEP_HISTORY_DAYS: u32 = 30;
+/// How long blobs that nothing names are left alone: the longest attempt, and an hour. A commit that comes later still
+/// loses nothing but its attempt.
+pub const KEEP_UNNAMED: Duration = Duration::from_secs(25 * 3600);
+/// Days that anything can be kept, short of for ever.
+pub const KEEP_DAYS_MAX: u32 = 36_500;
+/// How often a process that is up collects: what goes is a day or more old.
+pub const COLLECT_INTERVAL: Duration = Duration::from_secs(3600);
+/// The wait after trouble, and until a collection of another process is looked at again.
+pub const COLLECT_TROUBLE_WAIT: Duration = Duration::from_secs(10);
+/// How long nobody else collects after a collector was last heard of: longer than any one of its steps.
+pub const COLLECTOR_LEASE: Duration = Duration::from_secs(120);
+/// A collector deletes no bytes unless it was confirmed in this time: the rest of the lease is for deletions that are on
+/// their way.
+pub const COLLECTOR_FENCE: Duration = Duration::from_secs(20);
+/// Rows that one step of a collection removes: some tenths of a second.
+pub const COLLECT_ROWS_MAX: i64 = 5_000;
+/// Blobs that one step condemns: each step reads all materializations twice.
+pub const COLLECT_BLOBS_MAX: i64 = 20_000;
+/// Pages of a listing of blobs that are looked at together: up to a thousand blobs each, and some seconds with an object
+/// store that is slow.
+pub const COLLECT_PAGES_AT_ONCE: usize = 16;
+/// Blobs that are deleted at once: an object store takes its time for each.
+pub const COLLECT_DELETES_AT_ONCE: usize = 16;
+/// Times that days of history are tried whose tables are in use...
+pub const DROP_DAYS_ROUNDS: usize = 10;
+/// ...each after this: who works must get on in between.
+pub const DROP_DAYS_WAIT: Duration = Duration::from_millis(500);
+
 // ---- schedules ----
 
 /// Schedules of one pipeline: more would not fit a screen, and each is looked at by every process.

@@ -205,6 +205,7 @@ pub fn version(name: &str, seed: u8) -> NewPipelineVersion {
         digest: Digest([seed; 32]),
         manifest: String::new(),
         components: vec![Stored { digest: component, size: 9 }],
+        stored_since_us: 0,
         resources: vec![ResourceRecord {
             name: "dir".to_owned(),
             kind: "directory".to_owned(),
@@ -510,7 +511,7 @@ async fn of_a_table_that_foreign_keys_name_only_the_primary_key_begins_with_the_
 }
 
 /// The one statement with these texts as the program has it, from what its build checked.
-fn statement_of(texts: &[&str]) -> String {
+pub fn statement_of(texts: &[&str]) -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../.sqlx");
     let mut found = std::fs::read_dir(folder).unwrap().filter_map(|entry| {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();

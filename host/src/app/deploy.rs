@@ -27,6 +27,7 @@ use crate::{
         validate::{Bound, BoundAsset, DescribedComponent, validate},
     },
     store::{
+        StoreError,
         pipelines::{NewAssetVersion, NewPipelineVersion},
         pools::NewPool,
         schedules::NewSchedule,
@@ -123,12 +124,21 @@ impl App {
 
     /// Writes a checked pipeline as a new version, unless the newest one is the same.
     pub async fn deploy(&self, checked: &Checked) -> Result<Deployed, AppError> {
+        // Bytes that were left unnamed long ago may be collected at this moment: then they are stored again.
+        match self.store_version(checked).await {
+            Err(AppError::Store(StoreError::Collected)) => self.store_version(checked).await,
+            other => other,
+        }
+    }
+
+    async fn store_version(&self, checked: &Checked) -> Result<Deployed, AppError> {
+        let stored_since_us = self.store.find_instant_us().await?;
         let mut components = Vec::new();
         for component in &checked.components {
             components.push(self.blobs.put(&self.tenant, component.clone()).await?);
         }
         let schedules = self.new_schedules(&checked.manifest).await?;
-        let version = checked.version(&self.tenant, components, schedules)?;
+        let version = checked.version(&self.tenant, components, stored_since_us, schedules)?;
         let (number, new) = self.store.deploy(&version).await?;
         Ok(Deployed { name: version.name, number, new })
     }
@@ -284,6 +294,7 @@ impl Checked {
         &self,
         tenant: &str,
         components: Vec<Stored>,
+        stored_since_us: i64,
         schedules: Vec<NewSchedule>,
     ) -> Result<NewPipelineVersion, AppError> {
         let mut digest = DigestWriter::default();
@@ -321,6 +332,7 @@ impl Checked {
             digest: digest.finish(),
             manifest: self.text.clone(),
             components,
+            stored_since_us,
             resources,
             assets,
             schedules,

@@ -8,11 +8,12 @@ use std::{
     fs, io,
     io::{Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use tempfile::NamedTempFile;
 
-use super::{BlobError, Digest, spool::Spool};
+use super::{BlobError, Digest, Listed, spool::Spool};
 
 /// One directory of blobs.
 #[derive(Clone, Debug)]
@@ -67,10 +68,64 @@ impl Directory {
         self.path(tenant, digest).is_file()
     }
 
+    /// The blobs in one of a tenant's folders, of which there are [`FOLDERS`]; what is no blob is passed over.
+    pub fn list(&self, tenant: &str, folder: usize) -> Result<Vec<Listed>, BlobError> {
+        let path = self.root.join(tenant).join(format!("{folder:02x}"));
+        let failed = |source| BlobError::List { place: path.display().to_string(), source };
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(failed(source)),
+        };
+        let mut listed = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let Some(digest) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            // Whoever deletes it meanwhile has done what it is listed for.
+            let Ok(about) = entry.metadata() else { continue };
+            listed.push(Listed { digest, size: about.len(), age: age(&about) });
+        }
+        Ok(listed)
+    }
+
+    /// Removes a blob, if it is there.
+    pub fn delete(&self, tenant: &str, digest: Digest) -> Result<(), BlobError> {
+        let path = self.path(tenant, digest);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(BlobError::Delete { path, source }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Files of writers that have ended without a word: nothing was written to them for so long. How many, and how many
+    /// bytes they have; unless it is only asked, they are removed.
+    pub fn sweep_unfinished(&self, older: Duration, remove: bool) -> Result<(u64, u64), BlobError> {
+        let folder = self.root.join("tmp");
+        let failed = |source| BlobError::List { place: folder.display().to_string(), source };
+        let mut swept = (0, 0);
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Ok(about) = entry.metadata() else { continue };
+            if !about.is_file() || age(&about) < older || (remove && fs::remove_file(entry.path()).is_err()) {
+                continue;
+            }
+            swept = (swept.0 + 1, swept.1 + about.len());
+        }
+        Ok(swept)
+    }
+
     fn path(&self, tenant: &str, digest: Digest) -> PathBuf {
         let name = digest.to_string();
         self.root.join(tenant).join(&name[..2]).join(name)
     }
+}
+
+/// The first two digits of a digest.
+pub const FOLDERS: usize = 256;
+
+/// By this machine's clock. What is from the future is new.
+fn age(about: &fs::Metadata) -> Duration {
+    about.modified().ok().and_then(|modified| modified.elapsed().ok()).unwrap_or_default()
 }
 
 fn place(file: NamedTempFile, path: &Path) -> io::Result<()> {

@@ -3,8 +3,7 @@
 //! A store is a directory or an S3 bucket. In both a blob is written while it is hashed, first where nobody looks, and
 //! then appears whole under its digest; so a name that exists holds all of its bytes, and writing the same bytes twice
 //! is one blob. Each tenant has a folder of its own: whether another tenant stored the same bytes cannot be found out.
-//! Deleting is the garbage collector's business, which follows what commits name; nothing here deletes what was
-//! finished.
+//! Listing and deleting are for the collector alone, which follows what commits name.
 
 mod digest;
 mod local;
@@ -17,6 +16,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -79,6 +79,24 @@ pub enum BlobError {
         #[source]
         source: io::Error,
     },
+    /// The disk is failing.
+    #[error("cannot list the blobs in {place}")]
+    List {
+        /// A folder.
+        place: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk is failing, or the folder is not ours.
+    #[error("cannot delete the blob {path}")]
+    Delete {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The object store did not do what it was asked. Its answers may hold what was signed, so they are not kept.
     #[error("cannot {doing} {place}: {why}")]
     ObjectStore {
@@ -101,6 +119,26 @@ pub struct Stored {
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
+}
+
+/// A blob as a listing has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    /// Since it was last written, by the clocks of the store and of this machine.
+    pub age: Duration,
+}
+
+/// Where a listing goes on.
+#[derive(Clone, Debug)]
+pub enum ListPlace {
+    /// In this one of a tenant's folders.
+    Folder(usize),
+    /// Where an object store says.
+    Token(String),
 }
 
 /// Where finished bytes are: small ones travel to the commit, large ones are already in the store.
@@ -218,6 +256,50 @@ impl BlobStore {
             Place::Directory(directory) => Ok(directory.contains(tenant, digest)),
             Place::S3(s3) => Ok(s3.find_missing(tenant, vec![digest]).await?.is_empty()),
         }
+    }
+
+    /// Some of a tenant's blobs, in no order, and where the listing goes on; nothing when it is through. What is written
+    /// meanwhile may be in it or not.
+    pub async fn list(
+        &self,
+        tenant: &str,
+        from: Option<ListPlace>,
+    ) -> Result<(Vec<Listed>, Option<ListPlace>), BlobError> {
+        match &self.0 {
+            Place::Directory(directory) => {
+                let folder = if let Some(ListPlace::Folder(folder)) = from { folder } else { 0 };
+                let (directory, tenant) = (directory.clone(), tenant.to_owned());
+                let listed = tokio::task::spawn_blocking(move || directory.list(&tenant, folder)).await;
+                let next = (folder + 1 < local::FOLDERS).then_some(ListPlace::Folder(folder + 1));
+                Ok((listed.unwrap_or(Err(BlobError::Stopped))?, next))
+            }
+            Place::S3(s3) => {
+                let token = if let Some(ListPlace::Token(token)) = from { Some(token) } else { None };
+                let (listed, next) = s3.list(tenant, token).await?;
+                Ok((listed, next.map(ListPlace::Token)))
+            }
+        }
+    }
+
+    /// Removes a blob that nothing names. None of it is left, also when it was not there.
+    pub async fn delete(&self, tenant: &str, digest: Digest) -> Result<(), BlobError> {
+        match &self.0 {
+            Place::Directory(directory) => {
+                let (directory, tenant) = (directory.clone(), tenant.to_owned());
+                let deleted = tokio::task::spawn_blocking(move || directory.delete(&tenant, digest)).await;
+                deleted.unwrap_or(Err(BlobError::Stopped))
+            }
+            Place::S3(s3) => s3.delete(tenant, digest).await,
+        }
+    }
+
+    /// What writers left that were killed, and for how long nothing was written to it: how many files, of how many bytes.
+    /// Unless it is only asked, they are removed. An object store has a rule of its own for it.
+    pub async fn sweep_unfinished(&self, older: Duration, remove: bool) -> Result<(u64, u64), BlobError> {
+        let Place::Directory(directory) = &self.0 else { return Ok((0, 0)) };
+        let directory = directory.clone();
+        let swept = tokio::task::spawn_blocking(move || directory.sweep_unfinished(older, remove)).await;
+        swept.unwrap_or(Err(BlobError::Stopped))
     }
 
     /// Those of these blobs that are not there.

@@ -3,7 +3,7 @@
 //! `s3://<bucket>/<prefix>/<tenant>/<first two digits>/<digest>`. S3 knows no rename, so a blob is spooled to a local
 //! file until its digest is known, and then uploaded under its name: whole in one request, or in parts that become one
 //! object when the last request says so. An object that is there is written again: it may be damaged, and then making
-//! it again is what mends it. Nothing depends on listings, conditional writes or deletions.
+//! it again is what mends it. Nothing depends on conditional writes; listings and deletions are the collector's.
 //!
 //! All requests run on the runtime on which the store was opened; their callers wait without holding a thread.
 
@@ -14,13 +14,14 @@ use std::{
     os::unix::fs::FileExt as _,
     path::{Path as FilePath, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use object_store::{
     BackoffConfig, GetOptions, GetRange, ObjectStore as _, ObjectStoreExt as _, PutPayload, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
+    list::{PaginatedListOptions, PaginatedListStore as _},
     multipart::{MultipartStore as _, PartId},
     path::Path,
 };
@@ -29,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::{
-    BlobError, Digest, Stored,
+    BlobError, Digest, Listed, Stored,
     spool::Spool,
     wire::{self, Wire},
 };
@@ -231,6 +232,41 @@ impl S3 {
                     missing.insert(digest);
                 }
             }
+        })
+        .await
+    }
+
+    /// A page of a tenant's blobs, and the token of the next one; what is no blob is passed over.
+    pub async fn list(
+        self: &Arc<Self>,
+        tenant: &str,
+        token: Option<String>,
+    ) -> Result<(Vec<Listed>, Option<String>), BlobError> {
+        let (s3, folder) = (self.clone(), self.key([tenant]));
+        self.run(async move {
+            let prefix = format!("{folder}/");
+            let options = PaginatedListOptions { page_token: token, ..PaginatedListOptions::default() };
+            let page = s3.client.list_paginated(Some(&prefix), options);
+            let Some(page) = s3.in_time_or_absent("list", &folder, 0, page).await? else {
+                return Ok((Vec::new(), None));
+            };
+            let now = SystemTime::now();
+            let listed = page.result.objects.iter().filter_map(|object| {
+                let digest = object.location.filename()?.parse().ok()?;
+                let age = now.duration_since(object.last_modified.into()).unwrap_or_default();
+                Some(Listed { digest, size: object.size, age })
+            });
+            Ok((listed.collect(), page.page_token))
+        })
+        .await
+    }
+
+    /// Removes a blob, if it is there.
+    pub async fn delete(self: &Arc<Self>, tenant: &str, digest: Digest) -> Result<(), BlobError> {
+        let (s3, key) = (self.clone(), self.blob_key(tenant, digest));
+        self.run(async move {
+            let deleted = s3.client.delete(&key);
+            s3.in_time_or_absent("delete", &key, 0, deleted).await.map(drop)
         })
         .await
     }
@@ -463,6 +499,8 @@ fn client(settings: &S3Settings) -> object_store::Result<AmazonS3> {
         .with_access_key_id(text(access_key_id))
         .with_secret_access_key(text(secret_access_key))
         .with_retry(retry)
+        // One request for each object: not all services know the other one.
+        .with_disable_bulk_delete(true)
         .with_http_connector(Wire::connector(&settings.authorities));
     if let Some(token) = session_token {
         builder = builder.with_token(text(token));
@@ -502,7 +540,7 @@ fn explain(error: &object_store::Error, settings: &S3Settings) -> Option<String>
         (_, Some("RequestTimeTooSkewed")) => "the clock of this machine is wrong".to_owned(),
         (Some(403), code) => format!(
             "access is denied ({}); the credentials need s3:GetObject, s3:PutObject and s3:AbortMultipartUpload in \
-             `{bucket}`, and s3:ListBucket to tell what is missing from what is forbidden",
+             `{bucket}`, s3:ListBucket to tell what is missing from what is forbidden, and s3:DeleteObject to collect",
             code.unwrap_or("403")
         ),
         (Some(status @ 300..400), _) => {

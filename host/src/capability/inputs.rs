@@ -70,6 +70,8 @@ pub struct Inputs {
     readers: BTreeMap<u32, OpenReader>,
     next_reader: u32,
     denials: Denials,
+    /// Whose bytes in the blob store are gone, or others.
+    damaged: Option<Digest>,
     /// Since when the blob store is asked for something.
     asked_at: Option<Instant>,
 }
@@ -97,6 +99,7 @@ impl Inputs {
             readers: BTreeMap::new(),
             next_reader: 0,
             denials: Denials::default(),
+            damaged: None,
             asked_at: None,
         }
     }
@@ -110,6 +113,11 @@ impl Inputs {
             bytes_read,
         };
         self.reads.iter().map(read).collect()
+    }
+
+    /// An input whose bytes are gone or are not those that were recorded: no other attempt could read them either.
+    pub fn damaged(&self) -> Option<Digest> {
+        self.damaged
     }
 
     /// For how long the blob store has not answered, when that is too long to be the guest's concern.
@@ -152,6 +160,7 @@ impl inputs::Host for Inputs {
             Content::Inline(_) => None,
             Content::Stored => {
                 let blob = self.blobs.read(&self.tenant, version.digest);
+                self.damaged = self.damaged.or(damaged(&blob));
                 Some(blob.map_err(|error| Refusal::host_fault(&error))?)
             }
         };
@@ -182,6 +191,7 @@ impl inputs::HostReader for Inputs {
                 self.asked_at = Some(Instant::now());
                 let chunk = reader.stored_chunk(version, length, BLOB_AHEAD_BYTES_PER_ATTEMPT / stored.max(1)).await;
                 self.asked_at = None;
+                self.damaged = self.damaged.or(damaged(&chunk));
                 chunk
             }
         }
@@ -253,6 +263,14 @@ impl OpenReader {
         }
         self.offset = offset;
         Ok(())
+    }
+}
+
+/// Which blob it is, when there is no use in asking for it again.
+fn damaged<T>(asked: &Result<T, BlobError>) -> Option<Digest> {
+    match asked {
+        Err(BlobError::Missing { digest } | BlobError::Corrupt { digest }) => Some(*digest),
+        _ => None,
     }
 }
 

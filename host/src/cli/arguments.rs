@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::{
     app::IdempotencyKey,
-    config::{GlobalFlags, WorkerFlags},
+    config::{GlobalFlags, KeepFlags, WorkerFlags},
     limit::{
         BACKFILL_CONCURRENCY_DEFAULT, BACKFILL_CONCURRENCY_MAX, BACKFILLS_LISTED_DEFAULT, FIRE_TIMES_LISTED_DEFAULT,
         FIRE_TIMES_LISTED_MAX, RUNS_LISTED_DEFAULT,
@@ -88,15 +88,15 @@ pub enum Command {
     /// Example: flowstone work --concurrency 8
     #[command(verbatim_doc_comment)]
     Work(Work),
-    /// Take jobs of any run, fire schedules and release backfills until asked to stop
+    /// Take jobs of any run, fire schedules, release backfills and collect what is old
     ///
     /// Any number of processes may be up at once: each fire of a schedule has one
-    /// run, and so has each window of a backfill. What is said of `work` holds
-    /// here too.
+    /// run, and so has each window of a backfill; one process collects at a time.
+    /// What is said of `work` holds here too. Interrupt it to stop.
     ///
     /// Example: flowstone up
     #[command(verbatim_doc_comment)]
-    Up(Work),
+    Up(Up),
     /// Follow a run that others work on until it is over
     ///
     /// Ends as the run does. Interrupting it ends only the watching.
@@ -193,6 +193,17 @@ pub enum Command {
     /// Example: flowstone invalidate weather monthly_weather --partition 2012-01
     #[command(verbatim_doc_comment)]
     Invalidate(Invalidate),
+    /// Remove history that is old, and outputs that nothing names
+    ///
+    /// Whole days of runs that have ended go, with their jobs, attempts and logs;
+    /// what was made stays. Bytes go that no result names. Safe beside workers;
+    /// processes that are `up` do the same every hour.
+    ///
+    /// Examples:
+    ///   flowstone gc --dry-run
+    ///   flowstone gc --keep-history 90d --keep-audit 400d
+    #[command(verbatim_doc_comment)]
+    Gc(Gc),
     /// Say which asset of a pipeline may do what, and whose the resource is
     ///
     /// Example: flowstone grants weather
@@ -371,6 +382,31 @@ pub struct Work {
     /// How many jobs at a time.
     #[command(flatten)]
     pub worker: WorkerFlags,
+}
+
+/// Of `up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// As a worker.
+    #[command(flatten)]
+    pub work: Work,
+    /// What it collects.
+    #[command(flatten)]
+    pub keep: KeepFlags,
+}
+
+/// Of `gc`.
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// Print what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// What is kept.
+    #[command(flatten)]
+    pub keep: KeepFlags,
 }
 
 /// Of `watch`.

@@ -16,6 +16,7 @@ mod check;
 mod completions;
 mod deploy;
 mod figures;
+mod gc;
 mod grants;
 mod graph;
 mod inspect;
@@ -90,7 +91,8 @@ async fn dispatch(command: Command, settings: &Settings, talk: Talk) -> anyhow::
         Command::Run(Run { how, .. }) | Command::Retry(Retry { how, .. }) if !how.detach => {
             (Access::Alone, how.worker.concurrency())
         }
-        Command::Work(args) | Command::Up(args) => (Access::Alone, args.worker.concurrency()),
+        Command::Work(args) => (Access::Alone, args.worker.concurrency()),
+        Command::Up(args) => (Access::Alone, args.work.worker.concurrency()),
         _ => (Access::Beside, 1),
     };
     let session = Session::open(settings, talk, access, guests).await?;
@@ -120,6 +122,7 @@ async fn dispatch_in(session: &Session, command: Command) -> anyhow::Result<Exit
         Command::Pauses(args) => pause::list(session, &args).await,
         Command::Cancel(args) => cancel::run(session, &args).await,
         Command::Invalidate(args) => invalidate::run(session, &args).await,
+        Command::Gc(args) => gc::run(session, &args).await,
         Command::Grants(args) => grants::run(session, &args).await,
         Command::Resource(command) => resource::run(session, &command).await,
         Command::Secret(command) => secret::run(session, &command).await,

@@ -1,4 +1,5 @@
-//! `flowstone work`: a worker, until it is asked to stop; `flowstone up` fires schedules and releases backfills as well.
+//! `flowstone work`: a worker, until it is asked to stop; `flowstone up` fires schedules, releases backfills and collects what
+//! is old as well.
 //! Every command that works starts and stops its worker as they do.
 
 use std::future::{Future, pending};
@@ -6,8 +7,15 @@ use std::future::{Future, pending};
 use anyhow::{Context as _, bail};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Exit, arguments::Work, monitor::Monitor, session::Session, signals::Signals};
+use super::{
+    Exit,
+    arguments::{Up, Work},
+    monitor::Monitor,
+    session::Session,
+    signals::Signals,
+};
 use crate::{
+    collector::{Keep, collect_while_up},
     config::WorkerFlags,
     pipeline::quantity::duration_text,
     runner::{Runner, RunnerSettings},
@@ -17,22 +25,23 @@ use crate::{
 
 /// Takes jobs of any run.
 pub(super) async fn run(session: &Session, args: &Work) -> anyhow::Result<Exit> {
-    until_stopped(session, args, false).await
+    until_stopped(session, args, None).await
 }
 
-/// Takes jobs of any run, fires schedules and releases backfills.
-pub(super) async fn up(session: &Session, args: &Work) -> anyhow::Result<Exit> {
-    until_stopped(session, args, true).await
+/// Takes jobs of any run, fires schedules, releases backfills, and collects what is old.
+pub(super) async fn up(session: &Session, args: &Up) -> anyhow::Result<Exit> {
+    until_stopped(session, &args.work, Some(args.keep.keep())).await
 }
 
-async fn until_stopped(session: &Session, args: &Work, submits: bool) -> anyhow::Result<Exit> {
+/// `keep` is of a process that is up.
+async fn until_stopped(session: &Session, args: &Work, keep: Option<Keep>) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen to signals")?;
     let monitor = Monitor::prepare(&session.talk, &args.worker).await?;
     let runner = start(session, &args.worker).await?;
     let monitoring = monitor.begin(session, &runner);
     let (worker, slots) = (runner.worker(), args.worker.concurrency());
     let stopping = CancellationToken::new();
-    let mut submitting = submits.then(|| {
+    let mut submitting = keep.is_some().then(|| {
         let fires = fire_due_schedules(session.app.clone(), worker, runner.waker(), stopping.clone());
         let releases = release_backfills(session.app.clone(), runner.waker(), stopping.clone());
         AbortOnDropHandle::new(tokio::spawn(async {
@@ -43,7 +52,11 @@ async fn until_stopped(session: &Session, args: &Work, submits: bool) -> anyhow:
             }
         }))
     });
-    let also = if submits { ", fires schedules and releases backfills" } else { "" };
+    let _collecting = keep.map(|keep| {
+        let (store, blobs) = (session.app.store.clone(), session.app.blobs.clone());
+        AbortOnDropHandle::new(tokio::spawn(collect_while_up(store, blobs, keep, stopping.clone())))
+    });
+    let also = if keep.is_some() { ", fires schedules and releases backfills" } else { "" };
     session.talk.say(format!("worker {worker} takes jobs, {slots} at a time{also}; interrupt to stop"));
     let submitted = async {
         match &mut submitting {

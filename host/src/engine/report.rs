@@ -9,7 +9,7 @@ use super::{
     verdict::{Verdict, spoiled},
 };
 use crate::{
-    blob::BlobError,
+    blob::{BlobError, Digest},
     capability::{
         Abort, Call, Denial, Use, files::StagedFile, inputs::InputRead, key_value::BucketEffects, log::Lines,
         output::Finished, outside::OutsideRead, sql::Uncommitted,
@@ -31,6 +31,8 @@ pub struct Report {
     pub log: Lines,
     /// What it opened and read of its inputs.
     pub reads: Vec<InputRead>,
+    /// An input whose bytes are gone or damaged; the verdict is then that of a host fault.
+    pub damaged: Option<Digest>,
     /// What it wrote to a database, when it succeeded; undone unless somebody commits it.
     pub uncommitted: Uncommitted,
     /// What it asked for and was not granted.
@@ -75,6 +77,7 @@ impl Report {
             staged: vec![],
             log: Lines::default(),
             reads: vec![],
+            damaged: None,
             uncommitted: Uncommitted::default(),
             denials: vec![],
             uses: vec![],
@@ -132,6 +135,7 @@ impl Report {
             buckets: state.key_value.finish(verdict == Verdict::Succeeded, &state.masks),
             log: state.log.take(),
             reads: state.inputs.reads(),
+            damaged: state.inputs.damaged(),
             fuel_used,
             memory_bytes_peak: state.limiter.bytes_peak(),
             instantiate_us: micros(instantiate),

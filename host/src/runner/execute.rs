@@ -8,7 +8,7 @@ use super::{
     Event, Shared,
     apply::{Settled, apply, settle},
     key_value::bucket_effects,
-    prepare::{KnownJob, Obstacle, Prepared, Source, stopped_by, take_fingerprints},
+    prepare::{KnownJob, Obstacle, Prepared, Source, lost_input, stopped_by, take_fingerprints},
     resources::open_reach,
     retry::{Fault, host_fault_wait_ms, next_wait_ms},
     vital,
@@ -69,7 +69,8 @@ async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> F
         let begun = begin(shared, &job);
         let report = shared.engine.run(attempt, stop).await;
         shared.measure(begun.elapsed());
-        return conclude(shared, job, report, None, begun);
+        let again = lost_of(&job, &report);
+        return conclude(shared, job, report, again, begun);
     }
     let (prepared, fence) = match settle(shared, prepared).await {
         Settled::Wanted(prepared, fence) => (prepared, fence),
@@ -89,7 +90,10 @@ async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> F
     };
     shared.measure(begun.elapsed());
     let blameless = matches!(report.verdict, Verdict::HostFault(_) | Verdict::Cancelled);
-    let again = if !blameless && sources_changed(shared, &job).await { Some(rerun(shared, &job).await) } else { None };
+    let again = match lost_of(&job, &report) {
+        None if !blameless && sources_changed(shared, &job).await => Some(rerun(shared, &job).await),
+        lost => lost,
+    };
     let uncommitted = report.uncommitted.clone();
     apply(shared, conclude(shared, job, report, again, begun), uncommitted, fence).await
 }
@@ -97,6 +101,14 @@ async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> F
 fn begin(shared: &Shared, job: &KnownJob) -> Instant {
     shared.tell(Event::Started { run: job.run, job: job.claim.job });
     Instant::now()
+}
+
+/// The end of a job that cannot read what it needs: other attempts would find the same.
+fn lost_of(job: &KnownJob, report: &Report) -> Option<Ending> {
+    match (&report.verdict, report.damaged) {
+        (Verdict::HostFault(why), Some(digest)) => Some(Ending::Failed(lost_input(job, digest, why))),
+        _ => None,
+    }
 }
 
 /// Whether a directory that the attempt could read is no longer what its recipe says.
@@ -112,7 +124,7 @@ async fn sources_changed(shared: &Arc<Shared>, job: &KnownJob) -> bool {
     !matches!(after, Ok(Ok(after)) if digests(&after) == digests(&job.sources))
 }
 
-/// The attempt's record, and what becomes of its job: `again` when what it read is not so any more.
+/// The attempt's record, and what becomes of its job: `again` when what it read is not so any more, or not there.
 fn conclude(shared: &Shared, job: KnownJob, mut report: Report, again: Option<Ending>, begun: Instant) -> FinishedJob {
     let cancelled =
         shared.lock_running().get(&(job.claim.token, job.claim.job)).is_some_and(|running| running.cancelled);

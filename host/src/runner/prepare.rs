@@ -89,6 +89,8 @@ pub(super) struct KnownAsset {
     pub(super) version: AssetVersionId,
     /// That it belongs to.
     pub(super) pipeline: Uuid,
+    /// As commands call it.
+    pipeline_name: String,
     pub(super) bound: BoundAsset,
     config_digest: Digest,
     grants_digest: Digest,
@@ -713,14 +715,28 @@ async fn end_without_inputs(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<KnownJo
             whole.push(job);
             continue;
         };
-        let cause = format!(
-            "the bytes of its input {} are missing from the blob store; the next run makes them again",
-            job_name(&input.asset, &input.partition_key)
-        );
+        let digest = input.digest;
+        let cause = lost_input(&job, digest, &BlobError::Missing { digest }.to_string());
         let (claim, run, name) = (job.claim.clone(), job.run, job.name());
         shared.finish(stopped_by(shared, claim, run, name, Obstacle::Final(cause)));
     }
     whole
+}
+
+/// Why a job cannot run whose input is gone or damaged, and what mends it.
+pub(super) fn lost_input(job: &KnownJob, digest: Digest, why: &str) -> String {
+    let Some(input) = job.inputs.iter().find(|input| input.digest == digest) else { return why.to_owned() };
+    let pipeline = &job.asset.pipeline_name;
+    let label =
+        input.partition_key.parse().map_or_else(|_| input.partition_key.clone(), |key: PartitionKey| key.label());
+    let partition = if label.is_empty() { String::new() } else { format!(" --partition {label}") };
+    format!(
+        "its input {} cannot be read: {why}; it is the output of materialization {}, and \
+         `flowstone run {pipeline} {}{partition} --force` makes it again",
+        job_name(&input.asset, &input.partition_key),
+        input.materialization,
+        input.asset,
+    )
 }
 
 async fn load_component(shared: &Arc<Shared>, job: &KnownJob) -> Result<Arc<Component>, Obstacle> {
@@ -852,10 +868,12 @@ impl AssetCache {
         let Some(pipeline) = shared.store.find_pipeline_of(tenant, record.asset).await? else {
             return Err(Obstacle::Final("its pipeline is not in the database".to_owned()));
         };
+        let pipeline_name = shared.store.find_pipeline_name(tenant, pipeline).await?.unwrap_or_default();
         let asset = Arc::new(KnownAsset {
             id: record.asset,
             version,
             pipeline,
+            pipeline_name,
             config_digest: record.config_digest,
             grants_digest: record.grants_digest,
             bound,

@@ -18,6 +18,12 @@ pub enum StoreError {
     /// This worker's session has ended: others may have taken its jobs.
     #[error("this worker's session has ended")]
     SessionLost,
+    /// Another process collects: this one was away for too long.
+    #[error("another process has taken over collecting")]
+    CollectorReplaced,
+    /// Bytes that were stored were condemned as garbage before anything named them.
+    #[error("stored bytes were collected as garbage before they were recorded; try again")]
+    Collected,
     /// A statement was refused: a defect of this program, or a value that no check caught.
     #[error("the database refused a statement while {doing}")]
     Refused {

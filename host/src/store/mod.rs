@@ -33,6 +33,7 @@ pub mod queue;
 pub mod quotas;
 pub mod rates;
 pub mod registry;
+pub mod retention;
 pub mod runs;
 pub mod schedules;
 pub mod secrets;

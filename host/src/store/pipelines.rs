@@ -6,6 +6,7 @@ use super::{
     Store, StoreError, digest,
     error::Doing as _,
     pools::{NewPool, declare_pools},
+    retention::find_collected,
     schedules::{NewSchedule, declare_schedules},
 };
 use crate::{
@@ -26,6 +27,8 @@ pub struct NewPipelineVersion {
     pub manifest: String,
     /// Their bytes are in the blob store.
     pub components: Vec<Stored>,
+    /// When they began to be stored, as [`Store::find_instant_us`] says.
+    pub stored_since_us: i64,
     /// The pipeline's own, by name.
     pub resources: Vec<ResourceRecord>,
     /// In topological order.
@@ -176,6 +179,14 @@ impl Store {
             .await
             .doing(DOING)?;
         }
+        let stored: Vec<_> = version
+            .components
+            .iter()
+            .map(|component| (tenant.clone(), component.digest, version.stored_since_us))
+            .collect();
+        if !find_collected(&mut transaction, &stored).await?.is_empty() {
+            return Err(StoreError::Collected);
+        }
         for resource in &version.resources {
             sqlx::query!(
                 "insert into resource (tenant_id, pipeline_version_id, name, kind, settings)
@@ -204,6 +215,14 @@ impl Store {
         .doing(DOING)?;
         transaction.commit().await.doing(DOING)?;
         Ok((number, true))
+    }
+
+    /// How a pipeline is called.
+    pub async fn find_pipeline_name(&self, tenant: &str, pipeline: Uuid) -> Result<Option<String>, StoreError> {
+        sqlx::query_scalar!("select name from pipeline where tenant_id = $1 and pipeline_id = $2", tenant, pipeline)
+            .fetch_optional(&self.pool)
+            .await
+            .doing("looking for the name of a pipeline")
     }
 
     /// The newest version of a pipeline, whole.

@@ -1,11 +1,17 @@
 //! Facts: what the attempts of a batch were and what they produced, each kind of row in one statement.
 
+use std::collections::{HashMap, HashSet};
+
 use uuid::Uuid;
 
-use super::values::{AttemptRecord, FinishedJob, NewMaterialization};
+use super::{
+    leases::EndedLease,
+    values::{AttemptRecord, FinishedJob, NewMaterialization},
+};
 use crate::{
     blob::Digest,
-    store::{Connection, StoreError, column, error::Doing as _},
+    id::JobId,
+    store::{Connection, StoreError, column, error::Doing as _, retention::find_collected},
 };
 
 pub(super) async fn insert_attempts(connection: &mut Connection, batch: &[&FinishedJob]) -> Result<(), StoreError> {
@@ -63,7 +69,8 @@ fn rows_of<'a, T>(
     made.iter().flat_map(rows).collect()
 }
 
-/// Outputs and staged contents; what is there already is the same bytes.
+/// Outputs and staged contents; what is there already is the same bytes. What is there is locked until the end, so that it
+/// is not collected before this commit has named it.
 pub(super) async fn insert_blobs(connection: &mut Connection, made: &[Made<'_>]) -> Result<(), StoreError> {
     let mut rows: Vec<(&str, Digest, u64, Option<&[u8]>)> = Vec::new();
     for (item, new) in made {
@@ -81,8 +88,15 @@ pub(super) async fn insert_blobs(connection: &mut Connection, made: &[Made<'_>])
     rows.sort_by_key(|(tenant, digest, _, bytes)| (*tenant, *digest, bytes.is_none()));
     rows.dedup_by_key(|(tenant, digest, _, _)| (*tenant, *digest));
     sqlx::query!(
-        "insert into blob (tenant_id, digest, size_bytes, bytes)
-         select * from unnest($1::text[], $2::bytea[], $3::bigint[], $4::bytea[])
+        "with wanted as materialized (
+             select * from unnest($1::text[], $2::bytea[], $3::bigint[], $4::bytea[])
+                 as w (tenant_id, digest, size_bytes, bytes)),
+         held as materialized (
+             select b.tenant_id, b.digest from wanted w cross join lateral (
+                 select tenant_id, digest from blob where tenant_id = w.tenant_id and digest = w.digest for key share) b)
+         insert into blob (tenant_id, digest, size_bytes, bytes)
+         select * from wanted w
+         where not exists (select from held h where h.tenant_id = w.tenant_id and h.digest = w.digest)
          on conflict (tenant_id, digest) do nothing",
         &column(&rows, |row| row.0.to_owned()),
         &column(&rows, |row| row.1.0.to_vec()),
@@ -93,6 +107,30 @@ pub(super) async fn insert_blobs(connection: &mut Connection, made: &[Made<'_>])
     .await
     .doing("writing blobs")?;
     Ok(())
+}
+
+/// Those of these jobs whose stored bytes may have been collected as garbage since they were claimed. Asked after their
+/// blobs' rows are held; of outputs that the commit carries nothing is asked.
+pub(super) async fn find_collected_jobs(
+    connection: &mut Connection,
+    made: &[Made<'_>],
+    held: &HashMap<Uuid, EndedLease>,
+) -> Result<HashSet<JobId>, StoreError> {
+    let mut jobs = Vec::new();
+    let mut stored = Vec::new();
+    for (item, new) in made {
+        let output = new.inline.is_none().then_some(new.digest);
+        let contents = new.staged_files.iter().filter_map(|file| file.content.map(|(digest, _)| digest));
+        for digest in output.into_iter().chain(contents) {
+            jobs.push(item.claim.job);
+            stored.push((item.claim.tenant.clone(), digest, held[&item.claim.job.0].claimed_us));
+        }
+    }
+    if stored.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let places = find_collected(connection, &stored).await?;
+    Ok(places.into_iter().map(|place| jobs[place]).collect())
 }
 
 /// The facts, and with them the newest of each partition: of two commits the one that waits sees what the other wrote,

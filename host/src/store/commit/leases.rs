@@ -11,6 +11,8 @@ use crate::store::{Connection, StoreError, column, error::Doing as _, queue::Cla
 pub(super) struct EndedLease {
     /// How many inputs wait for its job.
     pub(super) dependents: i32,
+    /// When it was claimed, in microseconds since 1970, by the database's clock.
+    pub(super) claimed_us: i64,
     /// The permits that went with it.
     pub(super) permits: Vec<i32>,
     /// Whether any tenant has a quota.
@@ -31,7 +33,8 @@ pub(super) async fn delete_leases(
              select l.ctid as place from unnest($1::text[], $2::uuid[], $3::uuid[]) as b (tenant_id, job_id, token)
              join job_lease l on l.tenant_id = b.tenant_id and l.job_id = b.job_id and l.token = b.token)
          delete from job_lease l where ctid = any(array(select place from held))
-         returning job_id, permits, (select exists (select from component_death)) as "are_deaths_noted!",
+         returning job_id, permits, (extract(epoch from claimed_at) * 1000000)::bigint as "claimed_us!",
+              (select exists (select from component_death)) as "are_deaths_noted!",
              (select exists (select from quota)) as "are_there_quotas!", (select j.dependents from job j
              where j.tenant_id = l.tenant_id and j.job_id = l.job_id) as "dependents!""#,
         &column(batch, |item| item.claim.tenant.clone()),
@@ -46,6 +49,7 @@ pub(super) async fn delete_leases(
         .map(|row| {
             let lease = EndedLease {
                 dependents: row.dependents,
+                claimed_us: row.claimed_us,
                 permits: row.permits.unwrap_or_default(),
                 are_there_quotas: row.are_there_quotas,
                 are_deaths_noted: row.are_deaths_noted,

@@ -33,8 +33,8 @@ use super::{
 };
 use crate::id::JobId;
 use facts::{
-    Made, insert_attempts, insert_blobs, insert_edges, insert_external_reads, insert_materializations,
-    insert_staged_files,
+    Made, find_collected_jobs, insert_attempts, insert_blobs, insert_edges, insert_external_reads,
+    insert_materializations, insert_staged_files,
 };
 use leases::{delete_leases, return_to_queue};
 
@@ -64,6 +64,16 @@ impl Store {
             })
             .collect();
         insert_blobs(&mut transaction, &made).await?;
+        let collected = find_collected_jobs(&mut transaction, &made, &held).await?;
+        if !collected.is_empty() {
+            drop(transaction);
+            let is_collected = |item: &FinishedJob| collected.contains(&item.claim.job);
+            let batch: Vec<FinishedJob> = batch
+                .iter()
+                .map(|item| if is_collected(item) { item.without_stored_bytes() } else { item.clone() })
+                .collect();
+            return Box::pin(self.commit_finished_jobs(&batch)).await;
+        }
         insert_materializations(&mut transaction, &made).await?;
         insert_edges(&mut transaction, &made).await?;
         insert_external_reads(&mut transaction, &made).await?;

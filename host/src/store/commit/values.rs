@@ -3,6 +3,7 @@
 use crate::{
     blob::Digest,
     id::{AssetId, AssetVersionId, AttemptId, JobId, MaterializationId, RunId, WorkerId},
+    limit::HOST_FAULT_WAIT_BASE,
     store::{buckets::BucketEffects, queue::Claim},
 };
 
@@ -24,6 +25,21 @@ pub struct FinishedJob {
 }
 
 impl FinishedJob {
+    /// The same job when what it stored has been collected as garbage before it was named: it is made again, uncharged.
+    pub(super) fn without_stored_bytes(&self) -> Self {
+        let cause = "its stored bytes were collected as garbage before they were recorded";
+        let attempt = self.attempt.clone().map(|attempt| AttemptRecord {
+            verdict: "lost",
+            message: Some(cause.to_owned()),
+            charged: false,
+            ..attempt
+        });
+        let wait = HOST_FAULT_WAIT_BASE * (1 << self.claim.released.clamp(0, COLLECTED_DOUBLINGS_MAX));
+        let ending =
+            Ending::Deferred { wait_ms: wait.as_millis() as u64, cause: cause.to_owned(), counts: Counts::Released };
+        Self { attempt, ending, buckets: Vec::new(), ..self.clone() }
+    }
+
     /// About how many bytes its record takes on the wire.
     pub fn record_bytes(&self) -> usize {
         let output = match &self.ending {
@@ -34,6 +50,9 @@ impl FinishedJob {
         RECORD_BYTES + output + log + self.buckets.iter().map(BucketEffects::record_bytes).sum::<usize>()
     }
 }
+
+/// The wait grows to some seconds: until the collection that condemned the bytes has deleted them.
+const COLLECTED_DOUBLINGS_MAX: i16 = 5;
 
 /// About what a record takes without its output, its edges and its log.
 const RECORD_BYTES: usize = 1 << 10;
