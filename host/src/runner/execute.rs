@@ -42,7 +42,7 @@ pub(super) async fn execute_prepared(
             shared.finish(prepared.job.finished(Ending::Released));
             continue;
         }
-        let home = if prepared.job.asset.bound.grants.is_empty() { &guests } else { &process };
+        let home = if prepared.job.asset.reaches_nothing() { &guests } else { &process };
         let (within, guests) = (shared.clone(), guests.clone());
         let attempt = vital(async move {
             let (claim, run, name) = (prepared.job.claim.clone(), prepared.job.run, prepared.job.name());
@@ -63,7 +63,7 @@ fn panicked(panic: &str) -> Obstacle {
 /// Opens what was granted, runs the attempt, and commits what it wrote elsewhere. Only guest code runs on the guests'
 /// threads, which do no IO of their own.
 async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> FinishedJob {
-    if prepared.job.asset.bound.grants.is_empty() {
+    if prepared.job.asset.reaches_nothing() {
         let Prepared { job, mut attempt, stop } = prepared;
         attempt.reach.is_timed = shared.is_traced();
         let begun = begin(shared, &job);

@@ -99,6 +99,11 @@ pub(super) struct KnownAsset {
 }
 
 impl KnownAsset {
+    /// Whether its attempts reach nothing but their inputs: nothing has to be opened for them.
+    pub(super) fn reaches_nothing(&self) -> bool {
+        self.bound.grants.is_empty()
+    }
+
     fn reads_directories(&self) -> bool {
         self.bound.grants.iter().any(|grant| grant.directory().is_some())
     }

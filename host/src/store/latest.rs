@@ -47,19 +47,22 @@ pub struct VersionParts {
     pub grants_digest: Digest,
 }
 
-impl Store {
-    /// The latest valid materialization of each partition of these assets.
-    pub async fn list_latest(&self, tenant: &str, assets: &[AssetId]) -> Result<Vec<LatestRecord>, StoreError> {
-        sqlx::query!(
-            r#"select materialization_id, asset_id, asset_version_id, partition_key,
-                      version_digest as "version_digest: [u8; 32]", stored_digest as "stored_digest: [u8; 32]",
-                      sources_digest as "sources_digest: [u8; 32]", input_digests,
-                      (extract(epoch from made_at) * 1000)::bigint as "made_at_ms!"
-               from latest where tenant_id = $1 and asset_id = any($2)"#,
-            tenant,
-            &column(assets, |asset| asset.0),
-        )
-        .map(|row| LatestRecord {
+/// A row of `latest` as the database gives it.
+struct LatestRow {
+    materialization_id: Uuid,
+    asset_id: Uuid,
+    asset_version_id: Uuid,
+    partition_key: String,
+    version_digest: [u8; 32],
+    stored_digest: Option<[u8; 32]>,
+    sources_digest: [u8; 32],
+    input_digests: Vec<u8>,
+    made_at_ms: i64,
+}
+
+impl From<LatestRow> for LatestRecord {
+    fn from(row: LatestRow) -> Self {
+        Self {
             id: MaterializationId(row.materialization_id),
             asset: AssetId(row.asset_id),
             asset_version: AssetVersionId(row.asset_version_id),
@@ -69,7 +72,24 @@ impl Store {
             sources_digest: Digest(row.sources_digest),
             input_digests: row.input_digests.as_chunks().0.iter().map(|bytes| Digest(*bytes)).collect(),
             made_at_ms: row.made_at_ms,
-        })
+        }
+    }
+}
+
+impl Store {
+    /// The latest valid materialization of each partition of these assets.
+    pub async fn list_latest(&self, tenant: &str, assets: &[AssetId]) -> Result<Vec<LatestRecord>, StoreError> {
+        sqlx::query_as!(
+            LatestRow,
+            r#"select materialization_id, asset_id, asset_version_id, partition_key,
+                      version_digest as "version_digest: [u8; 32]", stored_digest as "stored_digest: [u8; 32]",
+                      sources_digest as "sources_digest: [u8; 32]", input_digests,
+                      (extract(epoch from made_at) * 1000)::bigint as "made_at_ms!"
+               from latest where tenant_id = $1 and asset_id = any($2)"#,
+            tenant,
+            &column(assets, |asset| asset.0),
+        )
+        .map(LatestRecord::from)
         .fetch_all(&self.pool)
         .await
         .doing("reading the latest materializations")
@@ -82,7 +102,8 @@ impl Store {
         assets: &[AssetId],
         partition_keys: &[String],
     ) -> Result<Vec<LatestRecord>, StoreError> {
-        sqlx::query!(
+        sqlx::query_as!(
+            LatestRow,
             r#"select l.materialization_id, l.asset_id, l.asset_version_id, l.partition_key,
                       l.version_digest as "version_digest: [u8; 32]", l.stored_digest as "stored_digest: [u8; 32]",
                       l.sources_digest as "sources_digest: [u8; 32]", l.input_digests,
@@ -95,17 +116,7 @@ impl Store {
             &column(assets, |asset| asset.0),
             partition_keys,
         )
-        .map(|row| LatestRecord {
-            id: MaterializationId(row.materialization_id),
-            asset: AssetId(row.asset_id),
-            asset_version: AssetVersionId(row.asset_version_id),
-            partition_key: row.partition_key,
-            version_digest: Digest(row.version_digest),
-            stored: row.stored_digest.map(Digest),
-            sources_digest: Digest(row.sources_digest),
-            input_digests: row.input_digests.as_chunks().0.iter().map(|bytes| Digest(*bytes)).collect(),
-            made_at_ms: row.made_at_ms,
-        })
+        .map(LatestRecord::from)
         .fetch_all(&self.pool)
         .await
         .doing("reading the latest materializations")
