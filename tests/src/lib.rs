@@ -24,7 +24,7 @@ pub mod web;
 pub use database::Database;
 pub use mount::Mount;
 pub use pooler::Pooler;
-pub use postgres::{Postgres, Stop};
+pub use postgres::{Postgres, Small, Stop};
 pub use program::{Flowstone, Output, Running, signal};
 pub use state::StateFolder;
 pub use warehouse::Warehouse;

@@ -21,6 +21,11 @@ impl Mount {
             })
     }
 
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// With other options, such as `remount,ro`.
     #[track_caller]
     pub fn remount(&self, options: &str) {

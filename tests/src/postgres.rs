@@ -11,6 +11,7 @@ use std::{
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, postgres::PgConnectOptions};
 
 use crate::{
+    Mount,
     account::{Account, program},
     deadline::{DEADLINE, wait_until, wait_until_database_says},
     signal,
@@ -19,9 +20,20 @@ use crate::{
 /// A server, with the database `flowstone` in it. Dropped, it is killed and removed.
 #[derive(Debug)]
 pub struct Postgres {
+    /// Before the folder that it is in: it has to go first.
+    small: Option<Mount>,
     folder: tempfile::TempDir,
     account: Account,
     process: Option<Child>,
+}
+
+/// What of a server lies on a small disk of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Small {
+    /// Tables and indexes.
+    Tables,
+    /// The write-ahead log.
+    Log,
 }
 
 /// How a server ends.
@@ -48,11 +60,32 @@ impl Stop {
 impl Postgres {
     /// A new one.
     pub async fn new() -> Self {
-        let server = Self::empty();
+        Self::made(Self::empty()).await
+    }
+
+    /// A new one of which one part is on a disk of this many megabytes; `None` where mounting is not permitted.
+    pub async fn on_small_disk(part: Small, megabytes: u32) -> Option<Self> {
+        let mut server = Self::empty();
+        let folder = match part {
+            Small::Tables => server.data(),
+            Small::Log => server.log(),
+        };
+        fs::create_dir(&folder).expect("the folder is ours");
+        server.small = Some(Mount::new(&folder, megabytes)?);
+        server.account.own(&folder);
+        Some(Self::made(server).await)
+    }
+
+    async fn made(server: Self) -> Self {
         let made = server
             .account
             .run(&program("initdb"))
-            .args(["--username=flowstone", "--encoding=UTF8", "--locale=C", "--auth=trust", "--no-sync", "-D"])
+            .args(["--username=flowstone", "--encoding=UTF8", "--locale=C", "--auth=trust", "--no-sync"])
+            // Small files where there is little room: the log needs new ones all the time.
+            .args(server.small.iter().map(|_| "--wal-segsize=1"))
+            .arg("--waldir")
+            .arg(server.log())
+            .arg("-D")
             .arg(server.data())
             .stdout(Stdio::null())
             .status()
@@ -73,7 +106,7 @@ impl Postgres {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("the folder is ours");
         let account = Account::of_servers();
         account.own(folder.path());
-        Self { folder, account, process: None }
+        Self { small: None, folder, account, process: None }
     }
 
     /// A standby that follows this server; it answers questions, and takes no writes until it is promoted.
@@ -116,6 +149,25 @@ impl Postgres {
         self.folder.path().join("data")
     }
 
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("wal")
+    }
+
+    /// Where its small disk is.
+    pub fn small_disk(&self) -> &Path {
+        self.small.as_ref().expect("the test made it with one").path()
+    }
+
+    /// Whether its process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.as_mut().is_none_or(|process| process.try_wait().expect("it is our child").is_some())
+    }
+
+    /// What it has said.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
     /// The folder of its socket.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -137,7 +189,7 @@ impl Postgres {
         PgPool::connect_with(self.options()).await.expect("the server runs")
     }
 
-    /// Starts it, and returns when it answers.
+    /// Starts it, and returns when it answers. One that ended by itself, too.
     pub async fn start(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log"));
         let log = log.expect("the folder is ours");
@@ -151,6 +203,8 @@ impl Postgres {
                 // Processes die here, and no machine: what they wrote is there.
                 .args(["-c", "fsync=off", "-c", "max_locks_per_transaction=256", "-c", "timezone=UTC", "-k"])
                 .arg(self.folder.path())
+                // What is old goes, so that new files are needed all the time.
+                .args(self.small.iter().flat_map(|_| ["-c", "wal_recycle=off"]))
                 .arg("-D")
                 .arg(data)
                 .stdout(Stdio::null())

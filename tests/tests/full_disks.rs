@@ -1,17 +1,25 @@
 //! Disks that are full and then free, and bytes that are gone or damaged: jobs wait uncharged and go on when there is room,
 //! and what no wait brings back is told with what mends it.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use flowstone::blob::Digest;
 use flowstone_tests::{
-    Flowstone, Mount,
-    deadline::wait_until_database_says,
+    Flowstone, Mount, Postgres, Small,
+    deadline::{wait_until, wait_until_database_says},
     pipeline::{Scenario, ended},
 };
 use sqlx::PgPool;
 
-use crate::checker::{assert_sound, violations};
+use crate::{
+    checker::{assert_sound, violations},
+    outages::Outage,
+};
 
 /// Takes all the room that there is.
 fn fill(folder: &Path) -> std::path::PathBuf {
@@ -55,6 +63,92 @@ async fn a_blob_store_that_is_full_charges_nothing_and_work_goes_on_when_there_i
     worker.wait().expect_status(0);
     assert_eq!(charged_for_nothing(&pool).await, 0);
     assert_sound(&violations(&pool, &blobs).await);
+}
+
+/// The files of compiled code below a folder, unfinished ones among them.
+fn compiled_files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let below = folders.iter().filter(|path| !path.ends_with("scratch")).flat_map(|path| compiled_files(path));
+    files.into_iter().filter(|path| !path.ends_with("filler")).chain(below).collect()
+}
+
+const NOT_KEPT: &str = "a compiled component cannot be kept";
+
+#[tokio::test]
+async fn a_compiled_cache_that_is_full_keeps_nobody_from_working_and_is_used_when_there_is_room() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    let cache = flowstone.state_dir().join("compiled");
+    fs::create_dir_all(&cache).unwrap();
+    let Some(_mount) = Mount::new(&cache, 16) else { return };
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o700)).unwrap();
+    let pool = flowstone.database().pool().await;
+    // There is room for a part of it.
+    let filler = fill(&cache);
+    let length = fs::metadata(&filler).unwrap().len();
+    fs::File::options().write(true).open(&filler).unwrap().set_len(length - 100_000).unwrap();
+    let deployed = scenario.command("deploy", &[]).expect_status(0);
+    assert!(deployed.stderr.contains(NOT_KEPT) && deployed.stderr.contains("No space left"), "{}", deployed.stderr);
+    flowstone.run(["run", "scenarios", "sum", "--detach"]).expect_status(0);
+    let mut worker = flowstone.start(["work", "-j", "2"]);
+    worker.said(NOT_KEPT);
+    flowstone.run(["watch", "latest"]).expect_status(0);
+    assert_eq!(compiled_files(&cache), [] as [&Path; 0], "nothing is left of what was written in part");
+    worker.interrupt();
+    worker.wait().expect_status(0);
+    assert_eq!(scenario.show("sum", None), "30");
+
+    fs::remove_file(filler).unwrap();
+    let kept = scenario.command("run", &["sum", "--force-all"]).expect_status(0);
+    assert!(!kept.stderr.contains(NOT_KEPT), "{}", kept.stderr);
+    let files = compiled_files(&cache);
+    let [file] = &files[..] else { panic!("one component is kept: {files:?}") };
+    // As a disk would leave it that lost what it had said it kept: it is not loaded, and made anew.
+    let code = fs::read(file).unwrap();
+    fs::write(file, &code[..code.len() / 2]).unwrap();
+    scenario.command("run", &["sum", "--force-all"]).expect_status(0);
+    assert!(fs::read(file).unwrap() == code);
+    // Who finds it there does not write it again.
+    let written = fs::metadata(file).unwrap().modified().unwrap();
+    scenario.command("run", &["sum", "--force-all"]).expect_status(0);
+    assert_eq!((compiled_files(&cache), fs::metadata(file).unwrap().modified().unwrap()), (files, written));
+    assert_eq!(charged_for_nothing(&pool).await, 0);
+    assert_sound(&violations(&pool, &flowstone.state_dir().join("blobs")).await);
+}
+
+/// Workers over a server of which one part has no more room, until there is room again: what was acknowledged is there, and
+/// the run ends as if nothing had been.
+async fn work_while_it_is_full(part: Small, what_the_server_says: &str) {
+    let Some(server) = Postgres::on_small_disk(part, 160).await else { return };
+    let url = server.url();
+    let mut outage = Outage::begin_on(server, url).await;
+    let acknowledged = outage.ends().await;
+    let filler = fill(outage.server.small_disk());
+    wait_until("the server says so", || outage.server.said().contains(what_the_server_says));
+    // Into whatever it does then: it may stop by itself, and would not start.
+    let full_since = Instant::now();
+    wait_until("it is so for a while", || full_since.elapsed() > Duration::from_secs(3));
+    assert!(outage.workers.iter_mut().all(|worker| !worker.has_ended()), "they wait");
+    fs::remove_file(filler).unwrap();
+    if outage.server.has_ended() {
+        outage.server.start().await;
+    }
+    let left = outage.ends().await;
+    assert!(left >= acknowledged, "of {acknowledged} ends that were acknowledged {left} are left");
+    assert!(left < outage.jobs, "there was room for all of it");
+    outage.end().await;
+}
+
+#[tokio::test]
+async fn a_database_whose_tables_have_no_room_costs_nothing_but_time() {
+    work_while_it_is_full(Small::Tables, "could not extend file").await;
+}
+
+/// It stops by itself then, and cannot recover before there is room.
+#[tokio::test]
+async fn a_database_whose_log_has_no_room_costs_nothing_but_time() {
+    work_while_it_is_full(Small::Log, "PANIC").await;
 }
 
 #[tokio::test]

@@ -18,12 +18,12 @@ use crate::{
 };
 
 /// A run that two workers share, on a server of its own.
-struct Outage {
-    server: Postgres,
-    flowstone: Flowstone,
-    workers: Vec<Running>,
+pub struct Outage {
+    pub server: Postgres,
+    pub flowstone: Flowstone,
+    pub workers: Vec<Running>,
     /// Of the run: four for each hour.
-    jobs: i64,
+    pub jobs: i64,
 }
 
 impl Outage {
@@ -34,7 +34,7 @@ impl Outage {
     }
 
     /// The same, with workers that reach the server by this URL.
-    async fn begin_on(server: Postgres, url: String) -> Self {
+    pub async fn begin_on(server: Postgres, url: String) -> Self {
         let (hours, jobs) = match is_in_full() {
             true => ("2024-01-01T00..2024-07-27T07", 20_000),
             false => ("2024-01-01T00..2024-01-10T23", 960),
@@ -53,7 +53,7 @@ impl Outage {
     }
 
     /// How many jobs have ended.
-    async fn ends(&self) -> i64 {
+    pub async fn ends(&self) -> i64 {
         let pool = self.server.pool().await;
         let ends = sqlx::query_scalar("select count(*) from job_end").fetch_one(&pool).await.unwrap();
         pool.close().await;
@@ -61,7 +61,7 @@ impl Outage {
     }
 
     /// Until so many more have.
-    async fn wait_for_ends(&self, more: i64) {
+    pub async fn wait_for_ends(&self, more: i64) {
         let pool = self.server.pool().await;
         let ends = || async { sqlx::query_scalar::<_, i64>("select count(*) from job_end").fetch_one(&pool).await };
         let (mut moved, mut last) = (Instant::now(), ends().await.unwrap());
@@ -78,7 +78,7 @@ impl Outage {
     }
 
     /// The run ends as if nothing had been, and the workers end when they are asked to.
-    async fn end(self) {
+    pub async fn end(self) {
         self.flowstone.run(["watch", "latest"]).expect_status(1);
         for worker in self.workers {
             worker.interrupt();

@@ -6,7 +6,8 @@
 //! so that any number of processes may write the same one. Nothing in the directory is ever taken from elsewhere: see [`super::deserialize`].
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
@@ -91,19 +92,14 @@ impl CompiledCache {
         }
     }
 
-    /// A file to write compiled code to; it vanishes unless it is [placed](Self::place).
-    pub fn temporary(&self) -> Result<NamedTempFile, CacheError> {
-        NamedTempFile::new_in(&self.folder).map_err(|source| CacheError::Io { path: self.folder.clone(), source })
-    }
-
-    /// Gives a written file its name, whole and synced.
-    pub fn place(&self, file: NamedTempFile, tenant: &str, component: Digest) -> Result<PathBuf, CacheError> {
+    /// Keeps compiled code: whole, synced, and under its name only then.
+    pub fn place(&self, code: &[u8], tenant: &str, component: Digest) -> Result<PathBuf, CacheError> {
         let folder = self.component_folder(tenant, component);
         let failed = |source| CacheError::Io { path: folder.clone(), source };
-        let written = Written::of(&fs::read(file.path()).map_err(failed)?);
-        file.as_file().sync_data().map_err(failed)?;
+        let mut file = NamedTempFile::new_in(&self.folder).map_err(failed)?;
+        file.write_all(code).and_then(|()| file.as_file().sync_data()).map_err(failed)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
-        let path = folder.join(written.to_string());
+        let path = folder.join(Written::of(code).to_string());
         file.persist(&path).map_err(|error| failed(error.error))?;
         Ok(path)
     }
@@ -145,7 +141,7 @@ impl fmt::Display for Written {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, os::unix::fs::PermissionsExt as _};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -156,9 +152,7 @@ mod tests {
     }
 
     fn write(cache: &CompiledCache, component: Digest, bytes: &[u8]) -> PathBuf {
-        let mut file = cache.temporary().unwrap();
-        file.write_all(bytes).unwrap();
-        cache.place(file, "t", component).unwrap()
+        cache.place(bytes, "t", component).unwrap()
     }
 
     #[test]
@@ -166,7 +160,6 @@ mod tests {
         let (_folder, cache) = cache();
         let component = Digest::of(b"a");
         assert_eq!(cache.find("t", component).unwrap(), None);
-        drop(cache.temporary().unwrap());
         let path = write(&cache, component, b"code");
         assert_eq!(cache.find("t", component).unwrap(), Some(path.clone()));
         assert_eq!(cache.find("t", Digest::of(b"b")).unwrap(), None);

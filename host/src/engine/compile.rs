@@ -1,9 +1,9 @@
 //! Compiling a component, in a process of its own: the one place where uploaded bytes meet the compiler.
 //!
 //! A compiler can be made to take any time and any memory by what it compiles, so it runs where both are bounded and
-//! where it can be killed. The child reads the component from its input and writes machine code to its output, which
-//! is a file of the compiled cache; it inherits no environment, and before it reads anything it gives up files, network
-//! and other processes.
+//! where it can be killed. The child reads the component from its input and writes machine code to its output; both are
+//! pipes, so that no full disk keeps it from its work. It inherits no environment, and before it reads anything it gives
+//! up files, network and other processes.
 
 use std::{
     io::{Read as _, Write as _},
@@ -82,11 +82,9 @@ fn compile_child() -> Result<(), (u8, String)> {
     stdout.write_all(&code).and_then(|()| stdout.flush()).map_err(cannot)
 }
 
-/// First of all: no more memory, processor time or output than a compilation may take, and no core file.
+/// First of all: no more memory and processor time than a compilation may take, nothing in any file, and no core file.
 fn limit_this_process() -> rustix::io::Result<()> {
-    for (resource, most) in
-        [(Resource::As, COMPILE_MEMORY_BYTES_MAX), (Resource::Fsize, COMPILED_BYTES_MAX), (Resource::Core, 0)]
-    {
+    for (resource, most) in [(Resource::As, COMPILE_MEMORY_BYTES_MAX), (Resource::Fsize, 0), (Resource::Core, 0)] {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
     }
     // A second apart, so that the first is met as a signal of its own and not as a kill that could be anybody's.
@@ -101,20 +99,21 @@ fn offer_this_process() {
     drop(std::fs::write("/proc/self/oom_score_adj", "1000"));
 }
 
-/// Compiles a component into a file. Dropping the future kills the compiler.
-pub async fn compile(compiler: &Path, component: &[u8], code: std::fs::File) -> Result<(), CompileError> {
+/// Compiles a component: its machine code. Dropping the future kills the compiler.
+pub async fn compile(compiler: &Path, component: &[u8]) -> Result<Vec<u8>, CompileError> {
     let mut child = tokio::process::Command::new(compiler)
         .arg(SUBCOMMAND)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::piped())
-        .stdout(code)
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .map_err(CompileError::Run)?;
-    let (Some(mut stdin), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
-        unreachable!("both are piped")
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        unreachable!("all are piped")
     };
     let feed = async {
         // A child that stops reading says why in its status.
@@ -122,19 +121,25 @@ pub async fn compile(compiler: &Path, component: &[u8], code: std::fs::File) -> 
         drop(stdin);
         fed
     };
-    let mut message = Vec::new();
+    let (mut code, mut message) = (Vec::new(), Vec::new());
+    let mut stdout = stdout.take(COMPILED_BYTES_MAX + 1);
     let mut stderr = stderr.take(MESSAGE_BYTES_MAX as u64);
     let watch = async {
-        let (_, read) = tokio::join!(feed, stderr.read_to_end(&mut message));
-        read?;
+        let (_, read, said) = tokio::join!(feed, stdout.read_to_end(&mut code), stderr.read_to_end(&mut message));
+        read.and(said)?;
+        // It must not wait for a reader of what is too much.
+        drop(stdout);
         child.wait().await
     };
     let Ok(status) = tokio::time::timeout(COMPILE_TIMEOUT, watch).await else {
         let seconds = COMPILE_TIMEOUT.as_secs();
         return Err(CompileError::Refused(format!("compiling it takes more than {seconds} seconds")));
     };
+    if code.len() as u64 > COMPILED_BYTES_MAX {
+        return Err(CompileError::Refused(format!("it compiles to more than {COMPILED_BYTES_MAX} bytes")));
+    }
     let message = String::from_utf8_lossy(&message);
-    verdict(status.map_err(CompileError::Run)?, without_notes(&message).trim())
+    verdict(status.map_err(CompileError::Run)?, without_notes(&message).trim()).map(|()| code)
 }
 
 /// Tells once for each process what the kernel lacks; what the compiler itself said is left.
@@ -167,7 +172,6 @@ fn died_of(signal: i32, message: &str) -> String {
         _ if signal == Signal::XCPU.as_raw() => {
             format!("compiling it takes more than {COMPILE_CPU_SECONDS_MAX} seconds of processor time")
         }
-        _ if signal == Signal::XFSZ.as_raw() => format!("it compiles to more than {COMPILED_BYTES_MAX} bytes"),
         // An allocation that fails aborts, and a stack that overflows is a fault.
         _ => format!(
             "the compiler died on it (signal {signal}), perhaps for want of more than {COMPILE_MEMORY_BYTES_MAX} bytes: {message}"
@@ -192,7 +196,6 @@ mod tests {
         refused(exit(REFUSED), "it cannot be compiled: because");
         refused(exit(101), "the compiler failed on it");
         refused(24, "processor time");
-        refused(25, "bytes");
         refused(6, "perhaps for want of");
         for host in [exit(CANNOT), exit(2), exit(127), 9] {
             assert!(matches!(verdict(ExitStatus::from_raw(host), ""), Err(CompileError::Failed { .. })), "{host}");
@@ -207,13 +210,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_is_not_there_is_not_the_components_fault() {
-        let nowhere = compile(Path::new("/nonexistent/flowstone"), b"", tempfile::tempfile().unwrap()).await;
+        let nowhere = compile(Path::new("/nonexistent/flowstone"), b"").await;
         assert!(matches!(nowhere, Err(CompileError::Run(_))), "{nowhere:?}");
     }
 
     #[tokio::test]
     async fn a_program_that_is_no_compiler_is_not_the_components_fault() {
-        let other = compile(Path::new("/bin/false"), b"component", tempfile::tempfile().unwrap()).await;
+        let other = compile(Path::new("/bin/false"), b"component").await;
         assert!(matches!(other, Err(CompileError::Failed { .. })), "{other:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! Loading machine code that our own compiler process wrote: the one unsafe operation of the host.
+//! Loading machine code that our own compiler process wrote: the one unsafe operation of the host, from its file in the
+//! compiled cache, or from memory where it could not be written to one.
 
 use std::path::Path;
 
@@ -19,5 +20,17 @@ pub fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> 
     #[expect(unsafe_code, reason = "the argument is above; no safe way to load compiled code exists")]
     unsafe {
         Component::deserialize_file(engine, path)
+    }
+}
+
+/// Makes a component of what the compiler process has just written to its pipe.
+///
+/// It must be the whole of what [`super::compile::compile`] returned: nothing else may be passed here.
+pub fn deserialize_compiled(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // The argument is the one above, without a file: these bytes came from our own compiler process, which ended well, and
+    // only this process has had them since.
+    #[expect(unsafe_code, reason = "the argument is above; no safe way to load compiled code exists")]
+    unsafe {
+        Component::deserialize(engine, code)
     }
 }

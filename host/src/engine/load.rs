@@ -9,8 +9,12 @@ use std::{
 use tokio::sync::OnceCell;
 
 use super::{
-    CacheError, Component, Engine, cache::is_as_written, compile::CompileError, compile::compile,
-    deserialize::deserialize, meters::Compiled,
+    CacheError, Component, Engine,
+    cache::is_as_written,
+    compile::CompileError,
+    compile::compile,
+    deserialize::{deserialize, deserialize_compiled},
+    meters::Compiled,
 };
 use crate::{
     blob::{BlobError, Digest},
@@ -140,9 +144,17 @@ where
     if Digest::of(&bytes) != digest {
         return Err(LoadError::Bytes { digest, source: BlobError::Corrupt { digest } });
     }
-    let path = compile_into_cache(engine, tenant, digest, &bytes).await?;
+    let code = compile_now(engine, digest, &bytes).await?;
+    let compiled = match engine.compiled.place(&code, tenant, digest) {
+        Ok(path) => map(engine, path).await,
+        // A disk that is full keeps nobody from working: whoever loads it next compiles it, too.
+        Err(error) => {
+            tracing::warn!(component = %digest, error = &error as &dyn std::error::Error, "a compiled component cannot be kept; it is compiled again when it is loaded next");
+            take(engine, code).await
+        }
+    };
     let refused = |error: wasmtime::Error| LoadError::Refused { digest, why: format!("{error:#}") };
-    ready(engine, digest, map(engine, path).await.map_err(refused)?)
+    ready(engine, digest, compiled.map_err(refused)?)
 }
 
 /// A component that loads but cannot be linked is refused now, not in an attempt.
@@ -159,23 +171,19 @@ fn ready(
     Ok(Arc::new(component))
 }
 
-async fn compile_into_cache(engine: &Engine, tenant: &str, digest: Digest, bytes: &[u8]) -> Result<PathBuf, LoadError> {
-    let cache = |source| LoadError::Cache { digest, source };
+async fn compile_now(engine: &Engine, digest: Digest, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
     let failed = |why: String| LoadError::Compiler { digest, why };
     let _permit = engine.compiles.acquire().await.map_err(|error| failed(error.to_string()))?;
-    let file = engine.compiled.temporary().map_err(cache)?;
-    let output = file.reopen().map_err(|error| failed(error.to_string()))?;
-    let compiled = compile(&engine.compiler, bytes, output).await;
+    let compiled = compile(&engine.compiler, bytes).await;
     engine.meters.count_compilation(match &compiled {
-        Ok(()) => Compiled::Succeeded,
+        Ok(_) => Compiled::Succeeded,
         Err(CompileError::Refused(_)) => Compiled::Refused,
         Err(_) => Compiled::Failed,
     });
-    match compiled {
-        Ok(()) => engine.compiled.place(file, tenant, digest).map_err(cache),
-        Err(CompileError::Refused(why)) => Err(LoadError::Refused { digest, why }),
-        Err(error) => Err(failed(crate::capability::Abort::host_fault(&error).to_string())),
-    }
+    compiled.map_err(|error| match error {
+        CompileError::Refused(why) => LoadError::Refused { digest, why },
+        error => failed(crate::capability::Abort::host_fault(&error).to_string()),
+    })
 }
 
 /// Mapping checks and links the code: tens of milliseconds for the largest components, so not on the caller's thread.
@@ -188,6 +196,12 @@ async fn map(engine: &Engine, path: PathBuf) -> wasmtime::Result<wasmtime::compo
         deserialize(&running, &path)
     })
     .await?
+}
+
+/// The same of code that is in no file.
+async fn take(engine: &Engine, code: Vec<u8>) -> wasmtime::Result<wasmtime::component::Component> {
+    let running = engine.running().clone();
+    tokio::task::spawn_blocking(move || deserialize_compiled(&running, &code)).await?
 }
 
 #[cfg(test)]
