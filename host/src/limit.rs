@@ -280,10 +280,10 @@ pub const POOL_SIZE_MAX: u32 = 1_000_000;
 pub const LIMITED_WOKEN_MAX: i64 = 1_000;
 /// How often it is looked for permits that nobody was told of: of workers that died, whose jobs waited longer already.
 pub const LIMITED_POLL: Duration = Duration::from_secs(1);
-/// Workers that die with a component, and with nobody else to blame, before it is quarantined: machines that fail one after
-/// the other, each in the middle of the same long attempt, are rarer.
-pub const QUARANTINE_DEATHS: f64 = 5.0;
-/// How long a death is held against a component of which no attempt completes: longer than five of the longest attempts.
+/// Workers that die with a component, one after the other and nothing of it completed meanwhile, before it is quarantined.
+/// Each is found when its session expires, so this is about two minutes of nothing but deaths.
+pub const QUARANTINE_DEATHS: i64 = 6;
+/// How long a death is held against a component of which no attempt completes: longer than so many of the longest attempts.
 pub const DEATHS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Jobs that one process claims ahead of its guests' threads: what 50 ms of the shortest jobs use up.
 pub const CLAIM_AHEAD_MAX: usize = 512;

@@ -19,18 +19,20 @@ use flowstone::{
 };
 use flowstone_tests::{
     Flowstone,
+    deadline::wait_until_database_says,
     pipeline::guest,
     signal,
     web::{Web, answer},
 };
 use serde_json::Value;
+use sqlx::PgPool;
 
 use crate::{
     checker::{assert_sound, violations},
     store::{Bench, TENANT, version},
 };
 
-/// Of which nothing completes, and which nobody shares, until one is quarantined.
+/// One after the other, until one is quarantined of which nothing completes meanwhile.
 const DEATHS: i32 = QUARANTINE_DEATHS as i32;
 
 fn component(n: usize) -> Digest {
@@ -57,17 +59,42 @@ async fn submit(bench: &Bench, assets: &[usize]) -> RunId {
     bench.submit(&jobs).await.0
 }
 
-/// A new worker takes all that is ready.
+/// A new worker takes all that is or will be ready.
 async fn take(bench: &mut Bench) -> Vec<Claim> {
+    bench.database.execute("update job_deferred set due_at = now()");
+    bench.store.promote_due_jobs(100).await.unwrap();
+    start(bench).await;
+    bench.claim(100).await
+}
+
+/// A new worker.
+async fn start(bench: &mut Bench) {
     bench.worker = WorkerId::new();
     bench.store.register_worker(bench.worker, "here").await.unwrap();
-    bench.claim(100).await
 }
 
 /// It dies, and others notice.
 async fn die(bench: &Bench) -> Rescued {
     bench.store.expire_all_sessions().await.unwrap();
     bench.store.rescue_lost_jobs().await.unwrap()
+}
+
+/// One of several dies.
+async fn expire(pool: &PgPool, worker: WorkerId) {
+    let sql = "update worker set beat_at = '-infinity' where worker_id = $1";
+    sqlx::query(sql).bind(worker.0).execute(pool).await.unwrap();
+}
+
+/// The asset of a claim.
+async fn asset(bench: &Bench, claim: &Claim) -> (String, RunId) {
+    let job = bench.store.load_claimed_jobs(vec![claim.clone()]).await.unwrap().remove(0);
+    (job.asset, job.run)
+}
+
+/// It has nothing to make.
+async fn complete(bench: &Bench, claim: Claim, run: RunId) {
+    let made = Ending::Skipped("nothing today".to_owned());
+    bench.store.commit_finished_jobs(&[bench.finished(claim, run, made)]).await.unwrap();
 }
 
 async fn quarantined(bench: &Bench) -> Vec<(Digest, i32)> {
@@ -105,38 +132,132 @@ async fn a_component_that_workers_keep_dying_with_is_quarantined() {
 async fn what_completes_an_attempt_is_forgiven_and_only_who_never_does_is_quarantined() {
     let mut bench = bench(2).await;
     submit(&bench, &[0]).await;
-    let mut deaths = 0;
-    loop {
+    for death in 1..=DEATHS {
         // Both are in each worker that dies; one has completed another job just before.
         let run = submit(&bench, &[1, 1]).await;
         let claims = take(&mut bench).await;
-        let innocent = claims.iter().find(|claim| claim.job.0 > claims[0].job.0).unwrap();
-        let jobs = bench.store.load_claimed_jobs(vec![innocent.clone()]).await.unwrap();
-        assert_eq!(jobs[0].asset, "a1");
-        let made = Ending::Skipped("nothing today".to_owned());
-        bench.store.commit_finished_jobs(&[bench.finished(innocent.clone(), jobs[0].run, made)]).await.unwrap();
-        let rescued = die(&bench).await;
-        deaths += 1;
+        let innocent = claims.iter().find(|claim| claim.job.0 > claims[0].job.0).unwrap().clone();
+        assert_eq!(asset(&bench, &innocent).await.0, "a1");
+        complete(&bench, innocent, run).await;
+        let found = die(&bench).await.quarantined;
         bench.store.cancel_run(TENANT, run, "by hand").await.unwrap();
-        if let Some((_, found)) = rescued.quarantined {
-            assert_eq!((found, deaths), (component(0), 2 * DEATHS), "each death is shared by two");
-            break;
-        }
-        assert!(deaths < 2 * DEATHS);
+        assert_eq!(found, (death == DEATHS).then(|| (TENANT.to_owned(), component(0))));
     }
-    assert_eq!(quarantined(&bench).await, [(component(0), 2 * DEATHS)]);
+    assert_eq!(quarantined(&bench).await, [(component(0), DEATHS)]);
 }
 
 #[tokio::test]
-async fn of_eight_that_die_together_none_bears_the_whole_death_and_one_explains_it_for_all() {
+async fn a_storm_of_kills_is_one_death_however_many_workers_it_ends() {
+    let mut bench = bench(1).await;
+    let pool = bench.database.pool().await;
+    for storm in 1..DEATHS {
+        submit(&bench, &[0; 40]).await;
+        bench.database.execute("update job_deferred set due_at = now()");
+        bench.store.promote_due_jobs(1_000).await.unwrap();
+        let mut workers = Vec::new();
+        for _ in 0..4 * DEATHS {
+            start(&mut bench).await;
+            assert!(!bench.claim(1).await.is_empty());
+            workers.push(bench.worker);
+        }
+        // Each is found dead by itself, and all took their jobs before the first was found.
+        for worker in workers {
+            expire(&pool, worker).await;
+            let rescued = bench.store.rescue_lost_jobs().await.unwrap();
+            assert_eq!(rescued, Rescued { jobs: 1, quarantined: None }, "in storm {storm}");
+        }
+    }
+    // With nothing completed in so many of them, it is no storm any more.
+    take(&mut bench).await;
+    assert_eq!(die(&bench).await.quarantined, Some((TENANT.to_owned(), component(0))));
+    assert_eq!(quarantined(&bench).await, [(component(0), DEATHS)]);
+}
+
+#[tokio::test]
+async fn deaths_that_two_processes_find_at_once_count_as_one() {
+    let mut bench = bench(1).await;
+    submit(&bench, &[0; 2]).await;
+    let mut workers = Vec::new();
+    for _ in 0..2 {
+        start(&mut bench).await;
+        assert_eq!(bench.claim(1).await.len(), 1);
+        workers.push(bench.worker);
+    }
+    // Neither can end before both have noted what they note.
+    let pool = bench.database.pool().await;
+    let mut blocker = pool.begin().await.unwrap();
+    sqlx::query("lock table attempt in share mode").execute(&mut *blocker).await.unwrap();
+    let mut rescues = Vec::new();
+    let waits = [
+        "select count(distinct pid) = 1 from pg_locks where not granted",
+        "select count(distinct pid) = 2 from pg_locks where not granted",
+    ];
+    for (waits, worker) in waits.into_iter().zip(workers) {
+        expire(&pool, worker).await;
+        let store = bench.store.clone();
+        rescues.push(tokio::spawn(async move { store.rescue_lost_jobs().await }));
+        wait_until_database_says(&pool, waits).await;
+    }
+    blocker.rollback().await.unwrap();
+    for rescue in rescues {
+        assert_eq!(rescue.await.unwrap().unwrap().jobs, 1);
+    }
+    let notes = "select count(*)::text || ' ' || count(*) filter (where counts) from component_death";
+    assert_eq!(bench.database.ask(notes), ["2 1"]);
+}
+
+#[tokio::test]
+async fn beside_seven_others_a_killer_is_found_as_soon_and_alone() {
     let mut bench = bench(8).await;
     submit(&bench, &(0..8).collect::<Vec<_>>()).await;
-    for _ in 1..8 * DEATHS {
+    // Whoever has them all dies at once.
+    for _ in 0..2 {
         assert_eq!(take(&mut bench).await.len(), 8);
         assert_eq!(die(&bench).await.quarantined, None);
     }
-    take(&mut bench).await;
-    assert!(die(&bench).await.quarantined.is_some(), "as many whole deaths");
+    // They come back one by one, and not all at the end of their time.
+    let apart = "select (count(*) = 8 and count(distinct due_at) = 8 and max(due_at) - min(due_at) > interval '10 ms'
+         and max(due_at) < now() + interval '1 second')::text from job_deferred";
+    assert_eq!(bench.database.ask(apart), ["true"]);
+    let (mut deaths, mut completed) = (2, 0);
+    while quarantined(&bench).await.is_empty() {
+        bench.database.execute(
+            "update job_deferred set due_at = now() where job_id = (select job_id from job_deferred order by due_at limit 1)",
+        );
+        bench.store.promote_due_jobs(1).await.unwrap();
+        start(&mut bench).await;
+        let claim = bench.claim_one().await;
+        match asset(&bench, &claim).await {
+            (asset, run) if asset != "a3" => {
+                complete(&bench, claim, run).await;
+                completed += 1;
+            }
+            _ => {
+                die(&bench).await;
+                deaths += 1;
+            }
+        }
+    }
+    assert_eq!((quarantined(&bench).await, deaths, completed), (vec![(component(3), DEATHS)], DEATHS, 7));
+    assert_eq!(bench.count("component_death").await, 0);
+}
+
+#[tokio::test]
+async fn of_those_that_have_as_many_deaths_the_last_claimed_is_quarantined_and_explains_the_others() {
+    let mut bench = bench(8).await;
+    for death in 1..=DEATHS {
+        // Seven that run for long; whoever is claimed with them kills.
+        let run = submit(&bench, &[0, 1, 2, 4, 5, 6, 7]).await;
+        assert_eq!(take(&mut bench).await.len(), 7);
+        let killer = submit(&bench, &[3]).await;
+        assert_eq!(bench.claim(100).await.len(), 1);
+        let found = die(&bench).await.quarantined;
+        assert_eq!(found, (death == DEATHS).then(|| (TENANT.to_owned(), component(3))));
+        for run in [run, killer] {
+            bench.store.cancel_run(TENANT, run, "by hand").await.unwrap();
+        }
+        bench.store.end_waiting_jobs_of_cancelled_runs().await.unwrap();
+    }
     assert_eq!((quarantined(&bench).await.len(), bench.count("component_death").await), (1, 0));
 }
 

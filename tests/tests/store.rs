@@ -661,7 +661,10 @@ async fn a_job_stays_in_its_lane_wherever_it_goes() {
     bench.claim_one().await;
     bench.store.expire_all_sessions().await.unwrap();
     assert_eq!(bench.store.rescue_lost_jobs().await.unwrap().jobs, 1);
-    assert_eq!(lanes().await, [lane], "rescued");
+    assert_eq!(lanes().await, [lane], "rescued, for later: it had come back before");
+    bench.database.execute("update job_deferred set due_at = now()");
+    assert_eq!(bench.store.promote_due_jobs(9).await.unwrap(), 1);
+    assert_eq!(lanes().await, [lane], "promoted");
     bench.store.register_worker(bench.worker, "here").await.unwrap();
     let claim = bench.claim_one().await;
     let made = bench.made("a", "none", b"1", vec![]);

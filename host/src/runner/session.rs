@@ -88,7 +88,7 @@ async fn rescue(shared: &Shared) -> Result<(), crate::store::StoreError> {
         if let Some((tenant, component)) = rescued.quarantined {
             tracing::error!(tenant, component = %component, "a component is quarantined: workers kept dying with it");
         }
-        tracing::info!(jobs = rescued.jobs, "jobs of a dead worker are ready again");
+        tracing::info!(jobs = rescued.jobs, "jobs of a dead worker are in the queue again");
         shared.wake.notify_one();
     }
 }

@@ -1,11 +1,25 @@
-//! Components that take their workers with them. A worker that dies leaves a note for each component that it had jobs of;
-//! one of which the notes say too much is quarantined: its jobs fail at once, until an operator lifts it.
+//! Components that take their workers with them. A worker that dies leaves a note for each component that it had jobs of; one
+//! that has too many that count is quarantined: its jobs fail at once, until an operator lifts it.
 //!
-//! One death is shared by all components that the worker had jobs of, because nobody knows which one it was: whoever is
-//! alone bears it whole, one of eight bears an eighth. Workers that are found dead at the same time count once: what completed
-//! between their deaths, nobody can tell any more. What completes an attempt is forgiven everything. When a component
-//! is quarantined, the deaths that it had a part in are explained, and are held against nobody else. A worker that comes
-//! back had not died, and takes its notes back.
+//! Who kills workers, and who was only there when somebody else did (another component, the kernel, an operator with
+//! `kill -9`), looks the same in one death. Three rules tell them apart:
+//!
+//! - *What completes an attempt is forgiven everything.* Who really kills completes none.
+//! - *Deaths count only one after the other*: when the worker took a job of the component after the death that counted before
+//!   was known. A storm of kills ends a hundred workers in the time in which one is found dead, and all of them are
+//!   one proof: that nothing was completed in that time. As many as convict take as many sessions that expire one after
+//!   the other, about two minutes, in which no worker gets a single commit of the component through; whereas whoever kills has
+//!   killed again by then. Which of its jobs it does that with, and how many it has, does not matter.
+//! - *What is lost together comes back apart*: a job that had come back already waits for a random part of a growing time
+//!   ([`super::workers`]). So the neighbours of a killer complete while it waits, or is held by the worker that it killed.
+//!
+//! Each death counts whole for each component, so that a killer needs no more of them in company than alone. Of those that
+//! have as many, the one that was claimed last is quarantined: the others had run for longer without harm. The deaths
+//! that it had a part in are explained then, and are held against nobody else. A worker that comes back had not died,
+//! and takes its notes back.
+//!
+//! Not told apart: one job that kills, of a component of which other jobs are completed all the time. It is lost and comes
+//! back after ever longer waits; when the others have ended, it is convicted.
 
 use super::{Connection, Store, StoreError, column, digest, error::Doing as _};
 use crate::{
@@ -19,6 +33,8 @@ pub(super) struct LostJob {
     pub(super) tenant: String,
     pub(super) job: JobId,
     pub(super) worker: WorkerId,
+    /// Since it was claimed.
+    pub(super) held_us: i64,
 }
 
 /// A component that is quarantined.
@@ -26,7 +42,7 @@ pub(super) struct LostJob {
 pub struct QuarantineRecord {
     /// Of its bytes.
     pub component: Digest,
-    /// Workers that died with it.
+    /// Workers that died with it, one after the other.
     pub deaths: i32,
     /// Milliseconds since 1970.
     pub quarantined_at_ms: i64,
@@ -93,22 +109,33 @@ pub(super) async fn note_deaths(
     if lost.is_empty() {
         return Ok(None);
     }
+    // One after the other: of two that do not see each other's notes both would count.
+    sqlx::query!("select pg_advisory_xact_lock(hashtext('flowstone.deaths'))")
+        .fetch_one(&mut *connection)
+        .await
+        .doing(DOING)?;
     sqlx::query!(
         "with died as materialized (
-             select distinct v.tenant_id, v.component_digest, l.worker_id
-             from unnest($1::text[], $2::uuid[], $3::uuid[]) as l (tenant_id, job_id, worker_id)
+             select v.tenant_id, v.component_digest, l.worker_id,
+                    now() - min(l.held_us) * interval '1 microsecond' as claimed_at
+             from unnest($1::text[], $2::uuid[], $3::uuid[], $4::bigint[]) as l (tenant_id, job_id, worker_id, held_us)
              cross join lateral (
                  select * from job where tenant_id = l.tenant_id and job_id = l.job_id offset 0) j
-             join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id),
-         forgotten as (delete from component_death where died_at < now() - make_interval(secs => $4)),
-         shared as (select *, count(*) over (partition by worker_id) as shared_by from died)
-         insert into component_death (tenant_id, component_digest, worker_id, shared_by)
-         select distinct on (tenant_id, component_digest) tenant_id, component_digest, worker_id, shared_by
-         from shared order by tenant_id, component_digest, shared_by desc
+             join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
+             group by v.tenant_id, v.component_digest, l.worker_id),
+         forgotten as (delete from component_death where died_at < now() - make_interval(secs => $5))
+         insert into component_death (tenant_id, component_digest, worker_id, shared_by, claimed_at, counts)
+         select tenant_id, component_digest, worker_id, count(*) over (partition by worker_id), claimed_at,
+                row_number() over (partition by tenant_id, component_digest order by claimed_at desc, worker_id) = 1
+                and not exists (select from component_death b
+                    where b.tenant_id = d.tenant_id and b.component_digest = d.component_digest
+                      and b.counts and b.died_at >= d.claimed_at)
+         from died d
          on conflict (tenant_id, component_digest, worker_id) do nothing",
         &column(lost, |lost| lost.tenant.clone()),
         &column(lost, |lost| lost.job.0),
         &column(lost, |lost| lost.worker.0),
+        &column(lost, |lost| lost.held_us),
         DEATHS_KEPT.as_secs_f64(),
     )
     .execute(&mut *connection)
@@ -117,9 +144,9 @@ pub(super) async fn note_deaths(
     // A statement of its own: it sees the notes.
     let guilty = sqlx::query!(
         "with guilty as materialized (
-             select tenant_id, component_digest, count(*)::int as deaths from component_death
-             group by tenant_id, component_digest having sum(1.0::float8 / shared_by) >= $1
-             order by sum(1.0::float8 / shared_by) desc, max(died_at) desc, component_digest limit 1),
+             select tenant_id, component_digest, count(*)::int as deaths from component_death where counts
+             group by tenant_id, component_digest having count(*) >= $1
+             order by count(*) desc, max(claimed_at) desc, component_digest limit 1),
          quarantined as (
              insert into quarantine (tenant_id, component_digest, deaths)
              select tenant_id, component_digest, deaths from guilty

@@ -1,22 +1,22 @@
 //! Worker processes: one row and one heartbeat each, and what becomes of the jobs of one that died.
 
-use std::time::Duration;
+use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    Connection, Store, StoreError, column,
     error::Doing as _,
     quarantine::{LostJob, note_deaths, take_back},
 };
 use crate::{
     blob::Digest,
     id::{AttemptId, JobId, WorkerId},
-    limit::{RESCUE_JOBS_MAX, SESSION_EXPIRY},
+    limit::{HOST_FAULT_WAIT_BASE, HOST_FAULT_WAIT_MAX, RESCUE_JOBS_MAX, SESSION_EXPIRY},
 };
 
 /// What became of the jobs of dead workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rescued {
-    /// Jobs that are ready again, uncharged.
+    /// Jobs that are in the queue again, uncharged.
     pub jobs: usize,
     /// The tenant and the component that is quarantined for it.
     pub quarantined: Option<(String, Digest)>,
@@ -76,8 +76,10 @@ impl Store {
     /// Gives the jobs of expired sessions back to the queue, with a record that an attempt was lost, uncharged.
     /// Any process may do it at any time; a batch at a time, until it returns no more.
     pub async fn rescue_lost_jobs(&self) -> Result<Rescued, StoreError> {
-        let mut transaction = self.pool.begin().await.doing("rescuing jobs")?;
-        let lost = sqlx::query!(
+        const DOING: &str = "rescuing jobs";
+        let mut transaction = self.pool.begin().await.doing(DOING)?;
+        let lost = sqlx::query_as!(
+            LostLease,
             r#"with dead as (
                    select worker_id from worker where beat_at < now() - make_interval(secs => $1)
                    for update skip locked),
@@ -93,52 +95,103 @@ impl Store {
         )
         .fetch_all(&mut *transaction)
         .await
-        .doing("rescuing jobs")?;
-        let died = lost.iter().map(|job| LostJob {
-            tenant: job.tenant_id.clone(),
-            job: JobId(job.job_id),
-            worker: WorkerId(job.worker_id),
-        });
-        let quarantined = note_deaths(&mut transaction, &died.collect::<Vec<_>>()).await?;
-        for job in &lost {
-            sqlx::query!(
-                "insert into attempt (tenant_id, attempt_id, job_id, number, token, worker_id, verdict, message, charged,
-                     engine_id, fuel_used, memory_bytes_peak, output_bytes, started_at, duration_us, log_dropped)
-                 values ($1, $2, $3, $4, $5, $6, 'lost', 'its worker ended or lost the database', false,
-                     '', 0, 0, 0, now() - make_interval(secs => $7), $8, 0)",
-                job.tenant_id,
-                AttemptId::new().0,
-                job.job_id,
-                i32::from(job.charged) + 1,
-                job.token,
-                job.worker_id,
-                Duration::from_micros(job.held_us.max(0) as u64).as_secs_f64(),
-                job.held_us,
-            )
-            .execute(&mut *transaction)
-            .await
-            .doing("recording a lost attempt")?;
-            sqlx::query!(
-                "insert into job_ready (tenant_id, job_id, lane_id, charged, released) values ($1, $2, $3, $4, $5)",
-                job.tenant_id,
-                job.job_id,
-                job.lane_id,
-                job.charged,
-                job.released.saturating_add(1),
-            )
-            .execute(&mut *transaction)
-            .await
-            .doing("making a rescued job ready")?;
+        .doing(DOING)?;
+        let died: Vec<LostJob> = lost.iter().map(LostLease::death).collect();
+        let quarantined = note_deaths(&mut transaction, &died).await?;
+        if !lost.is_empty() {
+            record_lost_attempts(&mut transaction, &lost).await?;
+            put_back(&mut transaction, &lost).await?;
         }
+        // Not those that another rescue holds: it may be waiting for this one.
         sqlx::query!(
-            "delete from worker w where beat_at < now() - make_interval(secs => $1)
-             and not exists (select 1 from job_lease l where l.worker_id = w.worker_id)",
+            "delete from worker where worker_id = any(array(
+                 select worker_id from worker w where beat_at < now() - make_interval(secs => $1)
+                   and not exists (select 1 from job_lease l where l.worker_id = w.worker_id)
+                 for update skip locked))",
             SESSION_EXPIRY.as_secs_f64(),
         )
         .execute(&mut *transaction)
         .await
         .doing("removing dead workers")?;
-        transaction.commit().await.doing("rescuing jobs")?;
+        transaction.commit().await.doing(DOING)?;
         Ok(Rescued { jobs: lost.len(), quarantined })
     }
+}
+
+/// A lease of a worker that died.
+struct LostLease {
+    tenant_id: String,
+    job_id: Uuid,
+    lane_id: i32,
+    token: Uuid,
+    worker_id: Uuid,
+    charged: i16,
+    released: i16,
+    held_us: i64,
+}
+
+impl LostLease {
+    fn death(&self) -> LostJob {
+        LostJob {
+            tenant: self.tenant_id.clone(),
+            job: JobId(self.job_id),
+            worker: WorkerId(self.worker_id),
+            held_us: self.held_us,
+        }
+    }
+}
+
+async fn record_lost_attempts(connection: &mut Connection, lost: &[LostLease]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into attempt (tenant_id, attempt_id, job_id, number, token, worker_id, verdict, message, charged,
+             engine_id, fuel_used, memory_bytes_peak, output_bytes, started_at, duration_us, log_dropped)
+         select tenant_id, attempt_id, job_id, number, token, worker_id, 'lost', $8, false,
+                '', 0, 0, 0, now() - greatest(held_us, 0) * interval '1 microsecond', held_us, 0
+         from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::uuid[], $6::uuid[], $7::bigint[])
+             as l (tenant_id, attempt_id, job_id, number, token, worker_id, held_us)",
+        &column(lost, |lost| lost.tenant_id.clone()),
+        &column(lost, |_| AttemptId::new().0),
+        &column(lost, |lost| lost.job_id),
+        &column(lost, |lost| i32::from(lost.charged) + 1),
+        &column(lost, |lost| lost.token),
+        &column(lost, |lost| lost.worker_id),
+        &column(lost, |lost| lost.held_us),
+        LOST,
+    )
+    .execute(connection)
+    .await
+    .doing("recording lost attempts")?;
+    Ok(())
+}
+
+/// Why a job is in the queue once more.
+const LOST: &str = "its worker ended or lost the database";
+
+/// A job that comes back for the first time is ready. One that had come back before waits for a random part of a growing
+/// time: jobs that were lost together, one of which may be the cause, are not together again.
+async fn put_back(connection: &mut Connection, lost: &[LostLease]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "with lost as materialized (
+             select * from unnest($1::text[], $2::uuid[], $3::int[], $4::smallint[], $5::smallint[])
+                 as l (tenant_id, job_id, lane_id, charged, released)),
+         apart as (
+             insert into job_deferred (tenant_id, job_id, lane_id, charged, released, cause, due_at)
+             select tenant_id, job_id, lane_id, charged, released, $6,
+                    now() + make_interval(secs => random() * least($7 * power(2, released), $8))
+             from lost where released > 1)
+         insert into job_ready (tenant_id, job_id, lane_id, charged, released)
+         select tenant_id, job_id, lane_id, charged, released from lost where released <= 1",
+        &column(lost, |lost| lost.tenant_id.clone()),
+        &column(lost, |lost| lost.job_id),
+        &column(lost, |lost| lost.lane_id),
+        &column(lost, |lost| lost.charged),
+        &column(lost, |lost| lost.released.saturating_add(1)),
+        LOST,
+        HOST_FAULT_WAIT_BASE.as_secs_f64(),
+        HOST_FAULT_WAIT_MAX.as_secs_f64(),
+    )
+    .execute(connection)
+    .await
+    .doing("putting rescued jobs back")?;
+    Ok(())
 }
