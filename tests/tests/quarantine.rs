@@ -15,7 +15,12 @@ use flowstone::{
     blob::{Digest, Stored},
     id::{RunId, WorkerId},
     limit::QUARANTINE_DEATHS,
-    store::{commit::Ending, pipelines::NewAssetVersion, queue::Claim, workers::Rescued},
+    store::{
+        commit::Ending,
+        pipelines::NewAssetVersion,
+        queue::{Claim, Served},
+        workers::Rescued,
+    },
 };
 use flowstone_tests::{
     Flowstone,
@@ -70,7 +75,7 @@ async fn take(bench: &mut Bench) -> Vec<Claim> {
 /// A new worker.
 async fn start(bench: &mut Bench) {
     bench.worker = WorkerId::new();
-    bench.store.register_worker(bench.worker, "here").await.unwrap();
+    bench.store.register_worker(bench.worker, "here", &Served::default()).await.unwrap();
 }
 
 /// It dies, and others notice.
@@ -269,7 +274,7 @@ async fn a_worker_that_comes_back_had_not_died() {
         take(&mut bench).await;
         assert_eq!(die(&bench).await.quarantined, None);
         assert!(!bench.store.renew_session(bench.worker).await.unwrap());
-        bench.store.register_worker(bench.worker, "here").await.unwrap();
+        bench.store.register_worker(bench.worker, "here", &Served::default()).await.unwrap();
         assert_eq!(bench.count("component_death").await, 0);
     }
     assert!(quarantined(&bench).await.is_empty());

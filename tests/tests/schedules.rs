@@ -7,6 +7,7 @@ use flowstone::{
     store::{
         Store,
         pipelines::NewPipelineVersion,
+        queue::Served,
         runs::NewRun,
         schedules::{DecidedFires, DueSchedule, NewSchedule, ScheduleRecord, TakenFire},
     },
@@ -85,7 +86,7 @@ async fn fires(pool: &PgPool) -> Vec<(String, Option<String>)> {
 
 async fn another_worker(bench: &Bench) -> (Store, WorkerId) {
     let (store, worker) = (Store::connect(bench.database.options()).await.unwrap(), WorkerId::new());
-    store.register_worker(worker, "there").await.unwrap();
+    store.register_worker(worker, "there", &Served::default()).await.unwrap();
     (store, worker)
 }
 

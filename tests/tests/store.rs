@@ -39,7 +39,7 @@ impl Bench {
         let database = Database::new().await;
         let store = Store::connect(database.options()).await.unwrap();
         let worker = WorkerId::new();
-        store.register_worker(worker, "here").await.unwrap();
+        store.register_worker(worker, "here", &Served::default()).await.unwrap();
         store.deploy(&version("p", 1)).await.unwrap();
         let pipeline = store.find_pipeline(TENANT, "p").await.unwrap().unwrap();
         Self { database, store, worker, pipeline }
@@ -285,7 +285,7 @@ async fn a_stale_attempt_cannot_commit() {
     assert_eq!(bench.store.rescue_lost_jobs().await.unwrap().jobs, 1);
     assert!(!bench.store.renew_session(bench.worker).await.unwrap(), "the session is over");
 
-    bench.store.register_worker(bench.worker, "here").await.unwrap();
+    bench.store.register_worker(bench.worker, "here", &Served::default()).await.unwrap();
     let second = bench.claim_one().await;
     assert_eq!((second.job, second.charged, second.released), (zombie.job, 0, 1), "a lost attempt is not charged");
     assert_ne!(second.token, zombie.token);
@@ -665,7 +665,7 @@ async fn a_job_stays_in_its_lane_wherever_it_goes() {
     bench.database.execute("update job_deferred set due_at = now()");
     assert_eq!(bench.store.promote_due_jobs(9).await.unwrap(), 1);
     assert_eq!(lanes().await, [lane], "promoted");
-    bench.store.register_worker(bench.worker, "here").await.unwrap();
+    bench.store.register_worker(bench.worker, "here", &Served::default()).await.unwrap();
     let claim = bench.claim_one().await;
     let made = bench.made("a", "none", b"1", vec![]);
     bench.store.commit_finished_jobs(&[bench.finished(claim, run, made)]).await.unwrap();

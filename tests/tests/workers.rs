@@ -8,7 +8,7 @@ use flowstone_tests::{
     deadline::wait_until,
     pipeline::{Scenario, ended},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::checker::{assert_sound, violations};
 
@@ -377,6 +377,58 @@ async fn a_worker_takes_the_jobs_of_its_queues_and_tags_alone() {
     flowstone.run(["watch", &run]).expect_status(0);
     drop((of_no_such_queue, default_queue, all_queues, with_both));
     assert_all_sound(flowstone).await;
+}
+
+#[test]
+fn jobs_that_no_live_worker_serves_are_told_with_the_command_that_helps() {
+    let scenario = Scenario::new(QUEUES);
+    let flowstone = &scenario.flowstone;
+    let database = flowstone.database();
+    let plain = r#"wait for a worker: queue "default" (no live worker serves them; start one with `flowstone work`)"#;
+    let slow = r#"1 job waits for a worker: queue "slow" (no live worker serves them; start one with `flowstone work --queue slow`)"#;
+    let tagged = r#"1 job waits for a worker: queue "default", tags ["big", "gpu"] (no live worker serves them; start one with `flowstone work --tag big,gpu`)"#;
+    let submitted = scenario.command("run", &["sum", "verdict", "keyed", "--detach"]).expect_status(0);
+    let run = submitted.stdout.trim();
+    for told in [plain, slow, tagged] {
+        assert!(submitted.stderr.contains(told), "{}", submitted.stderr);
+    }
+    // Which of them `status` tells of.
+    let told = || {
+        let status = flowstone.run(["status", run]).expect_status(0).stdout;
+        [plain, slow, tagged].map(|told| status.contains(told))
+    };
+    assert_eq!(told(), [true; 3]);
+
+    let start = |arguments: &[&str]| {
+        let mut worker = flowstone.start([&["work"], arguments].concat());
+        worker.said("takes jobs");
+        worker
+    };
+    let worker = start(&["--queue", "default", "--tag", "gpu"]);
+    assert_eq!(told(), [false, true, true]);
+    let pending = state(flowstone, run)["unserved"].clone();
+    let expected = json!([
+        { "queue": "default", "tags": ["big", "gpu"], "jobs": 1 },
+        { "queue": "slow", "tags": [], "jobs": 1 },
+    ]);
+    assert_eq!(pending, expected);
+    // One of the version before does not say what it serves: it may be everything.
+    database.execute("create table said as table worker; update worker set queues = null, tags = null");
+    assert_eq!(told(), [false; 3]);
+    database
+        .execute("update worker w set queues = s.queues, tags = s.tags from said s where s.worker_id = w.worker_id");
+    assert_eq!(told(), [false, true, true]);
+    // One that died serves nobody.
+    let others = start(&["--tag", "gpu,big"]);
+    flowstone.run(["watch", run]).expect_status(0);
+    assert_eq!((told(), &state(flowstone, run)["unserved"]), ([false; 3], &json!([])));
+    drop((worker, others));
+    database.execute("update worker set beat_at = '-infinity'");
+    let watched = scenario.command("run", &["keyed", "--force", "--detach"]).expect_status(0);
+    assert!(watched.stderr.contains(plain), "{}", watched.stderr);
+    // Whoever works on its own run alone is told of what it does not serve.
+    let mut own = flowstone.start(["run", "scenarios", "numbers", "--force", "--queue", "default"]);
+    own.said(slow);
 }
 
 #[tokio::test]

@@ -240,7 +240,7 @@ pub enum Command {
     Quota(QuotaCommand),
     /// Components whose attempts keep ending with their workers: list, lift
     ///
-    /// A component that five workers died with, one after the other, is
+    /// A component that six workers died with, one after the other, is
     /// quarantined: its jobs fail at once instead of taking more workers along.
     /// Lift it when it is mended, or when it was not its fault.
     ///

@@ -42,6 +42,7 @@ mod session;
 mod show;
 mod signals;
 mod status;
+mod unserved;
 mod work;
 
 use anyhow::Context as _;

@@ -12,6 +12,7 @@ use super::{
     run_id,
     runs::{run_json, state},
     session::Session,
+    unserved,
 };
 use crate::{
     id::RunId,
@@ -19,6 +20,7 @@ use crate::{
     store::{
         Store, StoreError,
         runs::{JobRecord, RunRecord},
+        unserved::UnservedJobs,
     },
 };
 
@@ -27,12 +29,14 @@ pub(super) async fn run(session: &Session, args: &Status) -> anyhow::Result<Exit
     let app = &session.app;
     let run = run_id::find_run(&app.store, &app.tenant, &args.run).await?;
     let jobs = list_all_jobs(&app.store, &app.tenant, run.id).await?;
+    let unserved = app.store.list_unserved_jobs(&app.tenant, run.id).await?;
     if args.json {
         let mut value = run_json(&run);
         value["job_list"] = jobs.iter().map(job_json).collect();
+        value["unserved"] = unserved::json(&unserved);
         print::json(&value)?;
     } else {
-        print::text(&render(&run, &jobs, print::is_terminal()))?;
+        print::text(&render(&run, &jobs, &unserved, print::is_terminal()))?;
     }
     Ok(Exit::Succeeded)
 }
@@ -68,7 +72,7 @@ fn job_json(job: &JobRecord) -> Value {
     })
 }
 
-fn render(run: &RunRecord, jobs: &[JobRecord], terminal: bool) -> String {
+fn render(run: &RunRecord, jobs: &[JobRecord], unserved: &[UnservedJobs], terminal: bool) -> String {
     let mut text = format!("run       {}\npipeline  {} v{}\n", run.id, run.pipeline, run.version);
     let ended = run.succeeded + run.skipped + run.failed + run.cancelled;
     line(&mut text, format!("state     {}, {ended} of {} ended", state(run), plural(run.jobs as u64, "job")));
@@ -80,6 +84,10 @@ fn render(run: &RunRecord, jobs: &[JobRecord], terminal: bool) -> String {
     if !jobs.is_empty() {
         text.push('\n');
         text.push_str(&by_asset(jobs, terminal));
+    }
+    if !unserved.is_empty() {
+        text.push('\n');
+        unserved::lines(unserved).iter().for_each(|told| line(&mut text, told));
     }
     for state in ["failed", "cancelled", "skipped", "running", "joined", "limited", "deferred", "paused"] {
         list_state(&mut text, state, jobs);
@@ -208,7 +216,7 @@ pub(super) mod tests {
             a_job("monthly", "month=month:2012-03", "failed", Some("out of fuel\nforged line\x1b[2J")),
             a_job("report", "none", "skipped", Some("input monthly[month=month:2012-02] was not made: it failed")),
         ];
-        insta::assert_snapshot!(render(&a_run(), &jobs, false), @"
+        insta::assert_snapshot!(render(&a_run(), &jobs, &[], false), @"
         run       0193b5a0-1c2d-7abc-8def-0123456789ab
         pipeline  weather v3
         state     failed, 8 of 8 jobs ended
@@ -233,7 +241,7 @@ pub(super) mod tests {
     fn a_joined_job_is_shown_with_the_run_whose_job_it_waits_for() {
         let mut jobs = ["month=month:2012-01", "month=month:2012-02"].map(|key| a_job("monthly", key, "joined", None));
         jobs.iter_mut().for_each(|job| job.joined_run = Some(a_run().id));
-        let text = render(&a_run(), &jobs, false);
+        let text = render(&a_run(), &jobs, &[], false);
         let told = format!("\njoined:\n  monthly[2012-01] and 1 more: run {}\n", a_run().id);
         assert!(text.contains(&told), "{text}");
     }
@@ -241,7 +249,7 @@ pub(super) mod tests {
     #[test]
     fn a_run_without_jobs_is_short() {
         let run = RunRecord { jobs: 0, succeeded: 0, skipped: 0, failed: 0, state: "succeeded".into(), ..a_run() };
-        insta::assert_snapshot!(render(&run, &[], false), @"
+        insta::assert_snapshot!(render(&run, &[], &[], false), @"
         run       0193b5a0-1c2d-7abc-8def-0123456789ab
         pipeline  weather v3
         state     succeeded, 0 of 0 jobs ended
@@ -253,7 +261,7 @@ pub(super) mod tests {
     fn many_causes_are_cut() {
         let jobs: Vec<JobRecord> =
             (0..CAUSES_SHOWN_MAX + 5).map(|n| a_job("a", "none", "failed", Some(&n.to_string()))).collect();
-        let text = render(&a_run(), &jobs, false);
+        let text = render(&a_run(), &jobs, &[], false);
         assert!(text.contains("  and 5 other causes\n"), "{text}");
     }
 }

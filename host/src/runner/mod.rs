@@ -242,7 +242,7 @@ impl Runner {
             store.expire_all_sessions().await?;
         }
         let fence = fence::Fence::new(Instant::now());
-        store.register_worker(worker, &settings.host).await?;
+        store.register_worker(worker, &settings.host, &settings.served).await?;
         let meters = meters::Meters::default();
         loop {
             match store.rescue_lost_jobs().await?.jobs {

@@ -34,7 +34,8 @@ pub(super) async fn keep_session(shared: Arc<Shared>) {
                 tracing::warn!("this worker's session was ended by others; it opens a new one");
                 meters.count_lease_losses(LeaseLoss::SessionEnded, 1);
                 shared.stop_guests();
-                let registering = shared.store.register_worker(shared.worker, &shared.settings.host);
+                let settings = &shared.settings;
+                let registering = shared.store.register_worker(shared.worker, &settings.host, &settings.served);
                 if matches!(tokio::time::timeout(SESSION_BEAT, registering).await, Ok(Ok(()))) {
                     shared.fence.renewed(asked_at);
                     wait = SESSION_BEAT;

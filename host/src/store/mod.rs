@@ -39,6 +39,7 @@ pub mod schedules;
 pub mod secrets;
 pub mod staged;
 pub mod submissions;
+pub mod unserved;
 pub mod watch;
 pub mod workers;
 

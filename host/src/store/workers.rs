@@ -6,6 +6,7 @@ use super::{
     Connection, Store, StoreError, column,
     error::Doing as _,
     quarantine::{LostJob, note_deaths, take_back},
+    queue::Served,
 };
 use crate::{
     blob::Digest,
@@ -23,18 +24,20 @@ pub struct Rescued {
 }
 
 impl Store {
-    /// Opens a worker's session; its leases hold as long as it beats.
-    pub async fn register_worker(&self, worker: WorkerId, host: &str) -> Result<(), StoreError> {
+    /// Opens a worker's session; its leases hold as long as it beats. What it serves is for people to see.
+    pub async fn register_worker(&self, worker: WorkerId, host: &str, served: &Served) -> Result<(), StoreError> {
         const DOING: &str = "registering this worker";
         let mut transaction = self.pool.begin().await.doing(DOING)?;
         // It may be one that others took for dead.
         take_back(&mut transaction, worker).await?;
         sqlx::query!(
-            "insert into worker (worker_id, host, pid, version) values ($1, $2, $3, $4)",
+            "insert into worker (worker_id, host, pid, version, queues, tags) values ($1, $2, $3, $4, $5, $6)",
             worker.0,
             host,
             std::process::id() as i32,
             env!("CARGO_PKG_VERSION"),
+            served.queues.as_deref() as Option<&[String]>,
+            &served.tags,
         )
         .execute(&mut *transaction)
         .await

@@ -35,7 +35,7 @@ use super::{
     session::Session,
     signals::Signals,
     status::list_all_jobs,
-    work,
+    unserved, work,
 };
 use crate::{
     app::{IdempotencyKey, Pipeline, PlanRequest, Submitted},
@@ -74,6 +74,7 @@ pub(super) async fn watch(session: &Session, args: &Watch) -> anyhow::Result<Exi
     let app = &session.app;
     let mut signals = Signals::listen().context("cannot listen to signals")?;
     let record = run_id::find_run(&app.store, &app.tenant, &args.run).await?;
+    unserved::warn(session, record.id).await;
     let board = Board::new(&list_all_jobs(&app.store, &app.tenant, record.id).await?);
     let (run, pipeline) = (record.id, &*record.pipeline);
     let reporter =
@@ -104,7 +105,7 @@ async fn make(
     pause::warn(session, pipeline).await?;
     let Some(monitor) = monitor else {
         let (begun, jobs) = submit(session, pipeline, &wanted, None).await?;
-        return tell_detached(session, how, begun, jobs);
+        return tell_detached(session, how, begun, jobs).await;
     };
     let mut signals = Signals::listen().context("cannot listen to signals")?;
     let runner = work::start(session, &how.worker).await?;
@@ -113,6 +114,7 @@ async fn make(
     let started = async {
         let (begun, _) = submit(session, pipeline, &wanted, Some(runner.worker())).await?;
         runner.wake();
+        unserved::warn(session, begun.run).await;
         let jobs = list_all_jobs(&app.store, &app.tenant, begun.run).await?;
         let reporter = begin(session, how.json, begun, &Board::new(&jobs));
         anyhow::Ok(Follow::new(app, begun.run, Board::new(&jobs), reporter, Some(events)))
@@ -178,10 +180,11 @@ async fn submit<'a>(
 }
 
 /// The id alone on stdout, so that another command can take it.
-fn tell_detached(session: &Session, how: &How, begun: Begun<'_>, jobs: usize) -> anyhow::Result<Exit> {
+async fn tell_detached(session: &Session, how: &How, begun: Begun<'_>, jobs: usize) -> anyhow::Result<Exit> {
     session.talk.say(lines::headline(begun, jobs));
     if jobs > 0 {
         session.talk.say(format!("`flowstone watch {}` follows it; `flowstone work` works on it", begun.run));
+        unserved::warn(session, begun.run).await;
     }
     if how.json {
         print::json_line(&events::Event::started(begun, jobs))?;
