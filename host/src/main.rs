@@ -14,6 +14,9 @@ use flowstone::{
     config::SettingError,
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Something that was run failed or was cancelled.
 const FAILED: u8 = 1;
 /// A mistake in what was asked for; also clap's own.

@@ -132,6 +132,21 @@ impl Metrics {
 }
 
 #[test]
+fn a_worker_that_finds_nothing_asks_now_and_then() {
+    let mut worker = Worker::start(Scenario::new(""), &["sum", "waits"]);
+    for _ in 0..3 {
+        worker.run.event("job.ended");
+    }
+    let asked = |worker: &Worker| worker.metrics().value("flowstone_claim_statements_total");
+    let before = asked(&worker);
+    worker.scenario.flowstone.database().ask("select pg_sleep(2)::text");
+    let asked = asked(&worker) - before;
+    // At first every few milliseconds, soon four times a second.
+    assert!(asked < 50.0, "{asked} claims in two seconds");
+    worker.end();
+}
+
+#[test]
 fn what_is_counted_is_what_the_database_has() {
     let mut worker = Worker::start(
         Scenario::new(""),

@@ -152,7 +152,9 @@ impl Bench {
             denials: None,
             uses: None,
         };
-        FinishedJob { claim, run, name: "a".to_owned(), attempt: Some(attempt), ending, buckets: vec![] }
+        // Where nobody waits for it, nobody is found.
+        let dependents = 1;
+        FinishedJob { claim, run, name: "a".to_owned(), dependents, attempt: Some(attempt), ending, buckets: vec![] }
     }
 
     /// How many pages the look-up of everything that is the latest reads, once rows that nobody can see are gone: how
@@ -536,6 +538,19 @@ async fn a_claim_whose_answer_was_lost_is_returned() {
     assert_ne!(again.job, kept.job);
     assert_eq!((again.charged, again.released), (0, 0));
     assert_eq!(bench.store.return_unanswered_claims(bench.worker, &[lost]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_is_claimed_by_a_worker_that_was_taken_for_dead_is_rescued() {
+    let bench = Bench::new().await;
+    bench.submit(&[("a", "none", &[])]).await;
+    // Its row goes while its claim is on the way.
+    bench.store.deregister_worker(bench.worker).await.unwrap();
+    let claim = bench.claim_one().await;
+    assert_eq!(bench.store.rescue_lost_jobs().await.unwrap().jobs, 1);
+    assert_eq!(bench.count("job_lease").await, 0);
+    let again = bench.claim_one().await;
+    assert_eq!((again.job, again.charged, again.released), (claim.job, 0, 1));
 }
 
 #[tokio::test]

@@ -11,8 +11,14 @@ use super::{
 use crate::{
     blob::{BlobError, Digest},
     capability::{
-        Abort, Call, Denial, Use, files::StagedFile, inputs::InputRead, key_value::BucketEffects, log::Lines,
-        output::Finished, outside::OutsideRead, sql::Uncommitted,
+        Abort, Call, Denial, Masks, Use,
+        files::{Files, StagedFile},
+        inputs::InputRead,
+        key_value::BucketEffects,
+        log::Lines,
+        output::{Finished, Output},
+        outside::OutsideRead,
+        sql::Uncommitted,
     },
 };
 
@@ -55,6 +61,13 @@ pub struct Report {
     pub run_us: u64,
 }
 
+/// What an attempt wrote and did not end. Of one that did not succeed it is dropped, and was never there.
+pub(super) struct Unfinished {
+    output: Output,
+    files: Files,
+    masks: Masks,
+}
+
 /// How long things took.
 #[derive(Debug, Default)]
 pub(super) struct Timings {
@@ -91,15 +104,14 @@ impl Report {
         }
     }
 
-    /// Of an attempt that is over. Ends its output and its staged files when it succeeded, and drops them otherwise.
-    pub(super) async fn of(
+    /// Of an attempt that is over, and what is left to end when it succeeded.
+    pub(super) fn of(
         mut state: State,
         verdict: Verdict,
         explanation: String,
         fuel_used: u64,
         timings: &Timings,
-        cancel: &CancellationToken,
-    ) -> Self {
+    ) -> (Self, Unfinished) {
         let instantiate = timings.instantiate.unwrap_or_default();
         let mut denials = state.inputs.take_denials();
         denials.extend(state.files.take_denials());
@@ -147,29 +159,34 @@ impl Report {
         }
         if report.verdict == Verdict::Succeeded {
             report.uncommitted = left.uncommitted;
-            let finish = async { Ok::<_, BlobError>((state.output.finish().await?, state.files.finish().await?)) };
-            let finished = tokio::select! {
-                // What is finished when it is cancelled has succeeded.
-                biased;
-                finished = finish => finished,
-                () = cancel.cancelled() => {
-                    report.verdict = Verdict::Cancelled;
-                    return report;
-                }
-            };
-            match finished {
-                Ok((mut output, staged)) => {
-                    // Metadata is kept in clear, and shown.
-                    for field in output.iter_mut().flat_map(|output| &mut output.metadata) {
-                        state.masks.apply_to(&mut field.name);
-                        state.masks.apply_to(&mut field.value);
-                    }
-                    (report.output, report.staged) = (output, staged);
-                }
-                Err(error) => report.fault(Abort::host_fault(&error)),
-            }
         }
-        report
+        (report, Unfinished { output: state.output, files: state.files, masks: state.masks })
+    }
+
+    /// Ends the output and the staged files of an attempt that succeeded.
+    pub(super) async fn finish(&mut self, unfinished: Unfinished, cancel: &CancellationToken) {
+        let Unfinished { output, files, masks } = unfinished;
+        let finish = async { Ok::<_, BlobError>((output.finish().await?, files.finish().await?)) };
+        let finished = tokio::select! {
+            // What is finished when it is cancelled has succeeded.
+            biased;
+            finished = finish => finished,
+            () = cancel.cancelled() => {
+                self.verdict = Verdict::Cancelled;
+                return;
+            }
+        };
+        match finished {
+            Ok((mut output, staged)) => {
+                // Metadata is kept in clear, and shown.
+                for field in output.iter_mut().flat_map(|output| &mut output.metadata) {
+                    masks.apply_to(&mut field.name);
+                    masks.apply_to(&mut field.value);
+                }
+                (self.output, self.staged) = (output, staged);
+            }
+            Err(error) => self.fault(Abort::host_fault(&error)),
+        }
     }
 
     fn fault(&mut self, abort: Abort) {

@@ -6,12 +6,11 @@
 
 use std::{
     any::Any,
-    future::{Future, poll_fn},
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    panic::AssertUnwindSafe,
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use wasmtime::{
     CallHook, Store,
@@ -227,8 +226,13 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
         masks: &state.masks,
     };
     let (verdict, explanation) = judge(ended, &circumstances);
-    let report = Report::of(state, verdict, explanation, fuel_used, &timings, &cancel).await;
-    Report { calls: calls.map(|calls| calls.take()).unwrap_or_default(), ..report }
+    let (mut report, unfinished) = Report::of(state, verdict, explanation, fuel_used, &timings);
+    if report.verdict == Verdict::Succeeded {
+        // On the heap: most of what can be waited for here is larger than all the rest of the attempt.
+        Box::pin(report.finish(unfinished, &cancel)).await;
+    }
+    report.calls = calls.map(|calls| calls.take()).unwrap_or_default();
+    report
 }
 
 /// Instantiates and calls the guest, until the deadline.
@@ -260,17 +264,10 @@ async fn run_guest(
     }
 }
 
-/// The future's output, or the message of the panic that ended it.
-pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
-    let mut future = pin!(future);
-    poll_fn(|context| {
-        // After a panic the future is dropped and never looked at again.
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => std::task::Poll::Ready(Err(panic_message(&*panic))),
-        }
-    })
-    .await
+/// The future's output, or the message of the panic that ended it: after one it is dropped and never looked at again. Not
+/// an `async fn`, which would keep room for the future twice, and each attempt is moved with all its room.
+pub(crate) fn caught<F: Future>(future: F) -> impl Future<Output = Result<F::Output, String>> {
+    AssertUnwindSafe(future).catch_unwind().map(|ended| ended.map_err(|panic| panic_message(&*panic)))
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
@@ -291,7 +288,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_caught_with_its_message() {
         assert_eq!(caught(async { 1 }).await, Ok(1));
-        let panics = poll_fn(|_| -> std::task::Poll<()> { panic!("after {}", 1) });
+        let panics = std::future::poll_fn(|_| -> std::task::Poll<()> { panic!("after {}", 1) });
         assert_eq!(caught(panics).await, Err("after 1".into()));
     }
 

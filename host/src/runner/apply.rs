@@ -88,8 +88,7 @@ fn obstacle(failure: &Failure) -> Obstacle {
 }
 
 fn stopped(shared: &Shared, job: KnownJob, obstacle: Obstacle) -> Settled {
-    let (run, name) = (job.run, job.name());
-    Settled::Finished(Box::new(stopped_by(shared, job.claim, run, name, obstacle)))
+    Settled::Finished(Box::new(stopped_by(shared, job.identity(), obstacle)))
 }
 
 /// Ends a job with what an earlier attempt made, whose effects are there.

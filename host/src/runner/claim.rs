@@ -36,6 +36,7 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
             // Until a guest ends, which may be a day.
             meters.claim_loop.rest();
             tokio::select! {
+                () = shared.room.notified() => {}
                 () = shared.wake.notified() => lanes.end_rest(),
                 () = shared.stopping.cancelled() => {}
             }

@@ -37,7 +37,7 @@ pub(super) async fn commit_finished(shared: Arc<Shared>, mut queue: mpsc::Unboun
             drop(rooms);
         }
         shared.uncommitted.fetch_sub(jobs, Ordering::AcqRel);
-        shared.wake.notify_one();
+        shared.room.notify_one();
     }
     shared.committed.cancel();
     shared.publish.notify_one();

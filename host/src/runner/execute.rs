@@ -45,11 +45,11 @@ pub(super) async fn execute_prepared(
         let home = if prepared.job.asset.reaches_nothing() { &guests } else { &process };
         let (within, guests) = (shared.clone(), guests.clone());
         let attempt = vital(async move {
-            let (claim, run, name) = (prepared.job.claim.clone(), prepared.job.run, prepared.job.name());
+            let identity = prepared.job.identity();
             let finished = caught(execute(&within, &guests, prepared)).await;
             drop(slot);
             // A panic of ours is the host's fault; the job is not lost with it.
-            within.finish(finished.unwrap_or_else(|panic| stopped_by(&within, claim, run, name, panicked(&panic))));
+            within.finish(finished.unwrap_or_else(|panic| stopped_by(&within, identity, panicked(&panic))));
         });
         shared.tasks.spawn_on(attempt, home);
     }
@@ -61,31 +61,32 @@ fn panicked(panic: &str) -> Obstacle {
 }
 
 /// Opens what was granted, runs the attempt, and commits what it wrote elsewhere. Only guest code runs on the guests'
-/// threads, which do no IO of their own.
+/// threads, which do no IO of their own. The steps are on the heap, so that an attempt that needs none of them does not
+/// carry their room along: it is moved several times before it runs.
 async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> FinishedJob {
     if prepared.job.asset.reaches_nothing() {
         let Prepared { job, mut attempt, stop } = prepared;
         attempt.reach.is_timed = shared.is_traced();
         let begun = begin(shared, &job);
-        let report = shared.engine.run(attempt, stop).await;
+        let report = Box::pin(shared.engine.run(attempt, stop)).await;
         shared.measure(begun.elapsed());
         let again = lost_of(&job, &report);
         return conclude(shared, job, report, again, begun);
     }
-    let (prepared, fence) = match settle(shared, prepared).await {
+    let (prepared, fence) = match Box::pin(settle(shared, prepared)).await {
         Settled::Wanted(prepared, fence) => (prepared, fence),
         Settled::Finished(finished) => return *finished,
     };
     let Prepared { job, mut attempt, stop } = *prepared;
     match open_reach(shared, &job).await {
         Ok(reach) => attempt.reach = Reach { is_timed: shared.is_traced(), ..reach },
-        Err(obstacle) => return stopped_by(shared, job.claim.clone(), job.run, job.name(), obstacle),
+        Err(obstacle) => return stopped_by(shared, job.identity(), obstacle),
     }
     let (begun, engine) = (begin(shared, &job), shared.engine.clone());
-    let report = match guests.spawn(async move { engine.run(attempt, stop).await }).await {
+    let report = match guests.spawn(Box::pin(async move { engine.run(attempt, stop).await })).await {
         Ok(report) => report,
         Err(panic) => {
-            return stopped_by(shared, job.claim.clone(), job.run, job.name(), panicked(&panic.to_string()));
+            return stopped_by(shared, job.identity(), panicked(&panic.to_string()));
         }
     };
     shared.measure(begun.elapsed());
@@ -95,7 +96,7 @@ async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> F
         lost => lost,
     };
     let uncommitted = report.uncommitted.clone();
-    apply(shared, conclude(shared, job, report, again, begun), uncommitted, fence).await
+    Box::pin(apply(shared, conclude(shared, job, report, again, begun), uncommitted, fence)).await
 }
 
 fn begin(shared: &Shared, job: &KnownJob) -> Instant {

@@ -35,6 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -45,7 +46,7 @@ use crate::{
         http::{Connector, SystemResolver},
         sql::{DatabaseUrls, Databases},
     },
-    engine::Engine,
+    engine::{Engine, caught},
     id::{ClaimToken, JobId, RunId, WorkerId},
     limit::{BUCKET_READS_MAX, CLAIM_AHEAD, CLAIM_AHEAD_MAX, COMMIT_JOBS_MAX, INPUTS_HELD_MAX, STOP_COMMIT_WAIT},
     secret::SecretSources,
@@ -173,8 +174,11 @@ struct Shared {
     claimed_last: CancellationToken,
     /// Stops everything, results of unfinished commits included.
     at_once: CancellationToken,
-    /// Wakes the claimer: something became ready, or a slot free.
+    /// Wakes the claimer: something became ready.
     wake: Notify,
+    /// Wakes the claimer when it waits for room: fewer jobs are pending or uncommitted. Where nothing is ready a job less
+    /// changes nothing, and it must not ask again for each.
+    room: Notify,
     /// Wakes whoever waits for the last claimed job.
     drained: Notify,
     /// Wakes the publisher: a commit staged files.
@@ -266,6 +270,7 @@ impl Runner {
             claimed_last: CancellationToken::new(),
             at_once: CancellationToken::new(),
             wake: Notify::new(),
+            room: Notify::new(),
             drained: Notify::new(),
             publish: Notify::new(),
             release: Notify::new(),
@@ -394,19 +399,13 @@ impl Runner {
 
 /// A step without which the others would wait for ever: when it panics, the process ends, and the next one takes its
 /// jobs over. A guest cannot get here; a defect of ours can.
-async fn vital(step: impl Future<Output = ()>) {
-    /// Ends the process when it is dropped by a panic.
-    struct Fuse;
-    impl Drop for Fuse {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                tracing::error!("a step of the runner panicked; the process ends");
-                std::process::exit(PANICKED);
-            }
+fn vital(step: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    caught(step).map(|ended| {
+        if let Err(panic) = ended {
+            tracing::error!(panic, "a step of the runner panicked; the process ends");
+            std::process::exit(PANICKED);
         }
-    }
-    let _fuse = Fuse;
-    step.await;
+    })
 }
 
 /// A guest yields, and what it waits for is done elsewhere: more threads than cores would only take turns.
@@ -477,7 +476,7 @@ impl Shared {
         if self.pending.fetch_sub(jobs, Ordering::AcqRel) == jobs {
             self.drained.notify_waiters();
         }
-        self.wake.notify_one();
+        self.room.notify_one();
     }
 
     fn measure(&self, took: Duration) {

@@ -74,6 +74,27 @@ pub(super) struct KnownJob {
     /// Of which it needs a permit.
     pub(super) pools: Vec<PoolId>,
     forced: bool,
+    dependents: i32,
+}
+
+/// What a commit has to know of a job, however it ends.
+pub(super) struct Identity {
+    claim: Claim,
+    run: RunId,
+    name: String,
+    dependents: i32,
+}
+
+impl Identity {
+    fn of(job: &ClaimedJob) -> Self {
+        let name = job_name(&job.asset, &job.partition_key);
+        Self { claim: job.claim.clone(), run: job.run, name, dependents: job.dependents }
+    }
+
+    fn finished(self, ending: Ending) -> FinishedJob {
+        let Self { claim, run, name, dependents } = self;
+        FinishedJob { claim, run, name, dependents, attempt: None, ending, buckets: Vec::new() }
+    }
 }
 
 /// A granted directory as it was before the attempt.
@@ -123,8 +144,13 @@ impl KnownJob {
         }
     }
 
+    pub(super) fn identity(&self) -> Identity {
+        Identity { claim: self.claim.clone(), run: self.run, name: self.name(), dependents: self.dependents }
+    }
+
     pub(super) fn finished(self, ending: Ending) -> FinishedJob {
-        FinishedJob { name: self.name(), claim: self.claim, run: self.run, attempt: None, ending, buckets: Vec::new() }
+        let (name, dependents) = (self.name(), self.dependents);
+        Identity { claim: self.claim, run: self.run, name, dependents }.finished(ending)
     }
 
     /// To everything that was handed over; `bytes_read` is asked by input name and index among its versions.
@@ -273,11 +299,11 @@ async fn prepare_part(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) {
             shared.finish(end(job, Ending::Released));
             continue;
         }
-        let (claim, run, name) = (job.claim.clone(), job.run, job_name(&job.asset, &job.partition_key));
-        let inputs = inputs.remove(&claim.job).unwrap_or_default();
+        let identity = Identity::of(&job);
+        let inputs = inputs.remove(&job.claim.job).unwrap_or_default();
         match recognize(shared, job, inputs).await {
             Ok(job) => known.push(job),
-            Err(obstacle) => shared.finish(stopped_by(shared, claim, run, name, obstacle)),
+            Err(obstacle) => shared.finish(stopped_by(shared, identity, obstacle)),
         }
     }
     // The keys first: whoever had one before has committed, and its result is there to be found.
@@ -297,14 +323,14 @@ async fn prepare_part(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) {
         }
     };
     for job in whole {
-        let (claim, run, name) = (job.claim.clone(), job.run, job.name());
+        let identity = job.identity();
         match equip(shared, job, &contents).await {
             Ok(prepared) => {
                 if shared.prepared.send(prepared).is_err() {
                     tracing::error!("a prepared job came after the executor had ended; its lease will expire");
                 }
             }
-            Err(obstacle) => shared.finish(stopped_by(shared, claim, run, name, obstacle)),
+            Err(obstacle) => shared.finish(stopped_by(shared, identity, obstacle)),
         }
     }
 }
@@ -361,32 +387,28 @@ where
 
 /// A job of which nothing is known but that it was claimed goes back.
 fn unknown(claim: Claim) -> FinishedJob {
-    finished(claim, RunId(uuid::Uuid::nil()), String::new(), Ending::Released)
+    // It does not end with this, so that nobody who waits for it is dealt with either.
+    Identity { claim, run: RunId(Uuid::nil()), name: String::new(), dependents: 0 }.finished(Ending::Released)
 }
 
 fn end(job: ClaimedJob, ending: Ending) -> FinishedJob {
-    let name = job_name(&job.asset, &job.partition_key);
-    finished(job.claim, job.run, name, ending)
+    Identity::of(&job).finished(ending)
 }
 
-fn finished(claim: Claim, run: RunId, name: String, ending: Ending) -> FinishedJob {
-    FinishedJob { claim, run, name, attempt: None, ending, buckets: Vec::new() }
-}
-
-pub(super) fn stopped_by(shared: &Shared, claim: Claim, run: RunId, name: String, obstacle: Obstacle) -> FinishedJob {
+pub(super) fn stopped_by(shared: &Shared, job: Identity, obstacle: Obstacle) -> FinishedJob {
     let ending = match obstacle {
         Obstacle::Final(cause) => Ending::Failed(cause),
         Obstacle::Host(cause) => {
             shared.tell(Event::Trouble(cause.clone()));
-            tracing::warn!(job.id = %claim.job, cause, "a job waits for the host");
+            tracing::warn!(job.id = %job.claim.job, cause, "a job waits for the host");
             Ending::Deferred {
-                wait_ms: host_fault_wait_ms(u32::try_from(claim.released).unwrap_or(0)),
+                wait_ms: host_fault_wait_ms(u32::try_from(job.claim.released).unwrap_or(0)),
                 cause,
                 counts: Counts::Released,
             }
         }
     };
-    finished(claim, run, name, ending)
+    job.finished(ending)
 }
 
 /// Loads what the job is, and works out its recipe.
@@ -424,6 +446,7 @@ async fn recognize(shared: &Arc<Shared>, job: ClaimedJob, inputs: ClaimedInputs)
         over_quota: job.over_quota,
         pools: job.pools,
         forced: job.forced,
+        dependents: job.dependents,
     })
 }
 
@@ -555,8 +578,7 @@ async fn find_gone(shared: &Shared, wanted: Vec<(&String, Digest)>) -> Result<Ha
 /// Of these jobs nothing can be said while the blob store does not answer.
 fn put_off(shared: &Shared, jobs: Vec<KnownJob>, error: &BlobError) {
     for job in jobs {
-        let (run, name) = (job.run, job.name());
-        shared.finish(stopped_by(shared, job.claim, run, name, Obstacle::Host(chain(error))));
+        shared.finish(stopped_by(shared, job.identity(), Obstacle::Host(chain(error))));
     }
 }
 
@@ -722,8 +744,7 @@ async fn end_without_inputs(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<KnownJo
         };
         let digest = input.digest;
         let cause = lost_input(&job, digest, &BlobError::Missing { digest }.to_string());
-        let (claim, run, name) = (job.claim.clone(), job.run, job.name());
-        shared.finish(stopped_by(shared, claim, run, name, Obstacle::Final(cause)));
+        shared.finish(stopped_by(shared, job.identity(), Obstacle::Final(cause)));
     }
     whole
 }

@@ -134,6 +134,8 @@ pub struct ClaimedJob {
     pub quarantined: Option<Digest>,
     /// How many versions it reads, present or absent.
     pub inputs: usize,
+    /// How many inputs of other jobs wait for it.
+    pub dependents: i32,
 }
 
 /// What a claimed job reads.
@@ -275,7 +277,7 @@ impl Store {
     pub async fn load_claimed_jobs(&self, claims: Vec<Claim>) -> Result<Vec<ClaimedJob>, StoreError> {
         let jobs = sqlx::query!(
             r#"select j.job_id, j.run_id, j.asset_version_id, a.name as asset, j.partition_key, j.forced,
-                      (r.cancel_requested_at is not null) as "cancel_requested!", j.inputs,
+                      (r.cancel_requested_at is not null) as "cancel_requested!", j.inputs, j.dependents,
                       exists (select from pause p where p.tenant_id = a.tenant_id and p.pipeline_id = a.pipeline_id
                           and p.asset_id in ('00000000-0000-0000-0000-000000000000', a.asset_id)) as "paused!",
                       case when (select exists (select from pool)) then
@@ -322,6 +324,7 @@ impl Store {
                     paused: row.paused,
                     pools: row.pools.unwrap_or_default().into_iter().map(PoolId).collect(),
                     inputs: row.inputs as usize,
+                    dependents: row.dependents,
                 }))
             })
             .collect()

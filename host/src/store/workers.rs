@@ -77,7 +77,8 @@ impl Store {
     }
 
     /// Gives the jobs of expired sessions back to the queue, with a record that an attempt was lost, uncharged.
-    /// Any process may do it at any time; a batch at a time, until it returns no more.
+    /// Any process may do it at any time; a batch at a time, until it returns no more. A lease may outlive the row of its
+    /// worker: when that was taken for dead while its claim was on the way.
     pub async fn rescue_lost_jobs(&self) -> Result<Rescued, StoreError> {
         const DOING: &str = "rescuing jobs";
         let mut transaction = self.pool.begin().await.doing(DOING)?;
@@ -87,7 +88,9 @@ impl Store {
                    select worker_id from worker where beat_at < now() - make_interval(secs => $1)
                    for update skip locked),
                lost as (
-                   select l.tenant_id, l.job_id from job_lease l join dead using (worker_id)
+                   select l.tenant_id, l.job_id from job_lease l
+                   where l.worker_id in (select worker_id from dead)
+                      or not exists (select from worker w where w.worker_id = l.worker_id)
                    order by l.tenant_id, l.job_id limit $2 for update of l skip locked)
                delete from job_lease l using lost
                where l.tenant_id = lost.tenant_id and l.job_id = lost.job_id

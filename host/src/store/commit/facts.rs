@@ -148,7 +148,8 @@ pub(super) async fn insert_materializations(connection: &mut Connection, made: &
              select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[], $7::uuid[],
                  $8::uuid[], $9::bytea[], $10::bigint[], $11::text[], $12::jsonb[], $13::bytea[], $14::bytea[],
                  $15::bytea[], $16::bytea[], $17::text[], $18::uuid[])
-             returning *),
+             returning tenant_id, materialization_id, asset_id, partition_key, sequence, asset_version_id, output_digest,
+                 version_digest, sources_digest, input_digests, reused_from, created_at),
          newest as (
              select distinct on (tenant_id, asset_id, partition_key) * from made
              order by tenant_id, asset_id, partition_key, sequence desc)

@@ -9,8 +9,6 @@ use crate::store::{Connection, StoreError, column, error::Doing as _, queue::Cla
 
 /// A lease that a commit ended.
 pub(super) struct EndedLease {
-    /// How many inputs wait for its job.
-    pub(super) dependents: i32,
     /// When it was claimed, in microseconds since 1970, by the database's clock.
     pub(super) claimed_us: i64,
     /// The permits that went with it.
@@ -35,8 +33,7 @@ pub(super) async fn delete_leases(
          delete from job_lease l where ctid = any(array(select place from held))
          returning job_id, permits, (extract(epoch from claimed_at) * 1000000)::bigint as "claimed_us!",
               (select exists (select from component_death)) as "are_deaths_noted!",
-             (select exists (select from quota)) as "are_there_quotas!", (select j.dependents from job j
-             where j.tenant_id = l.tenant_id and j.job_id = l.job_id) as "dependents!""#,
+              (select exists (select from quota)) as "are_there_quotas!""#,
         &column(batch, |item| item.claim.tenant.clone()),
         &column(batch, |item| item.claim.job.0),
         &column(batch, |item| item.claim.token.0),
@@ -48,7 +45,6 @@ pub(super) async fn delete_leases(
         .into_iter()
         .map(|row| {
             let lease = EndedLease {
-                dependents: row.dependents,
                 claimed_us: row.claimed_us,
                 permits: row.permits.unwrap_or_default(),
                 are_there_quotas: row.are_there_quotas,

@@ -80,7 +80,7 @@ impl Store {
         insert_staged_files(&mut transaction, &made).await?;
         delete_intents(&mut transaction, &made).await?;
         let released = return_to_queue(&mut transaction, &mine).await?;
-        let ends: Vec<End> = mine.iter().filter_map(|item| End::of(item, held[&item.claim.job.0].dependents)).collect();
+        let ends: Vec<End> = mine.iter().filter_map(|item| End::of(item)).collect();
         let mut committed = end_jobs(&mut transaction, ends).await?;
         committed.released += released;
         if held.values().any(|lease| lease.are_there_quotas) {

@@ -16,6 +16,8 @@ pub struct FinishedJob {
     pub run: RunId,
     /// For events and audit: `asset` or `asset[partition]`.
     pub name: String,
+    /// How many inputs of other jobs wait for it: as the job was submitted, which never changes.
+    pub dependents: i32,
     /// The execution, if there was one.
     pub attempt: Option<AttemptRecord>,
     /// What becomes of the job.
