@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Event, Running, Shared, lanes::Lanes, meters::LeaseLoss, prepare, vital};
 use crate::{
     id::ClaimToken,
-    limit::{CLAIM_SWEEP, CLAIM_WAIT_MAX, CLAIM_WAIT_MIN, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_BASE, LANE_SEARCH},
+    limit::{CLAIM_SWEEP, CLAIM_WAIT_MAX, CLAIM_WAIT_MIN, HOST_FAULT_WAIT_BASE, LANE_SEARCH},
     store::{
         StoreError,
         queue::{Claim, LaneSearch, LaneShare},
@@ -118,16 +118,9 @@ async fn claim(
 }
 
 /// Room for more jobs, counted as pending before they are claimed, so that nobody who waits for the last one can miss
-/// them. None when there is too little: a claim for each slot that frees would be a statement for each job.
+/// them.
 fn reserve(shared: &Shared) -> Option<usize> {
-    let wanted = shared.jobs_wanted();
-    if shared.uncommitted.load(Ordering::Acquire) > wanted + 2 * COMMIT_JOBS_MAX {
-        return None;
-    }
-    let free = wanted.saturating_sub(shared.pending.load(Ordering::Acquire));
-    if free < (wanted / 4).max(1) {
-        return None;
-    }
+    let free = shared.room_for_jobs()?;
     shared.pending.fetch_add(free, Ordering::AcqRel);
     Some(free)
 }

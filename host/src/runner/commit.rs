@@ -37,7 +37,7 @@ pub(super) async fn commit_finished(shared: Arc<Shared>, mut queue: mpsc::Unboun
             drop(rooms);
         }
         shared.uncommitted.fetch_sub(jobs, Ordering::AcqRel);
-        shared.room.notify_one();
+        shared.tell_of_room();
     }
     shared.committed.cancel();
     shared.publish.notify_one();

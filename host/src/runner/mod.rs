@@ -476,7 +476,25 @@ impl Shared {
         if self.pending.fetch_sub(jobs, Ordering::AcqRel) == jobs {
             self.drained.notify_waiters();
         }
-        self.room.notify_one();
+        self.tell_of_room();
+    }
+
+    /// How many more jobs can be claimed. None when they are too few: a claim for each slot that frees would be a
+    /// statement for each job.
+    fn room_for_jobs(&self) -> Option<usize> {
+        let wanted = self.jobs_wanted();
+        if self.uncommitted.load(Ordering::Acquire) > wanted + 2 * COMMIT_JOBS_MAX {
+            return None;
+        }
+        let free = wanted.saturating_sub(self.pending.load(Ordering::Acquire));
+        (free >= (wanted / 4).max(1)).then_some(free)
+    }
+
+    /// Wakes the claimer when there is something for it to do: it lives on other threads than guests.
+    fn tell_of_room(&self) {
+        if self.room_for_jobs().is_some() {
+            self.room.notify_one();
+        }
     }
 
     fn measure(&self, took: Duration) {

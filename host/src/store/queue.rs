@@ -182,6 +182,9 @@ impl Store {
     /// The token is new and random for each call, so that a call whose answer was lost can be undone:
     /// [`Self::return_unanswered_claims`].
     ///
+    /// It is not waited for until it is on disk. A server that crashes may forget it; then the jobs are ready again, and
+    /// what is made of them meanwhile is fenced off. A commit comes after its claim in the log, and is waited for.
+    ///
     /// The delete finds its rows by `ctid = any(array(...))`: under a generic plan the join that one would write
     /// instead scans the whole table, and is tens of times slower. A test holds the plan.
     pub async fn claim_ready_jobs(
@@ -193,7 +196,8 @@ impl Store {
         search: &LaneSearch,
     ) -> Result<Claimed, StoreError> {
         let rows = sqlx::query!(
-            r#"with asked as materialized (
+            r#"with hasty as materialized (select set_config('synchronous_commit', 'off', true)),
+               asked as materialized (
                    select lane_id, most, timestamptz 'epoch' + after_us * interval '1 microsecond' as after_at, after_job
                    from unnest($3::int[], $4::bigint[], $5::float8[], $6::uuid[])
                        as s (lane_id, most, after_us, after_job)
@@ -221,7 +225,7 @@ impl Store {
                select a.lane_id as "lane_id!", t.tenant_id as "tenant_id?", t.job_id as "job_id?",
                       t.charged as "charged?", t.released as "released?",
                       (extract(epoch from t.ready_at) * 1000000)::bigint as "ready_at_us?"
-               from asked a left join taken t on t.lane_id = a.lane_id
+               from hasty cross join asked a left join taken t on t.lane_id = a.lane_id
                order by t.ready_at, t.job_id"#,
             worker.0,
             token.0,
