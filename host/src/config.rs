@@ -26,6 +26,7 @@
 //! | `FLOWSTONE_METRICS` | `--metrics` | where metrics and health are served: a loopback address and a port | they are not |
 //! | `FLOWSTONE_KEEP_HISTORY` | `--keep-history` | how long runs, jobs, attempts and logs are kept after a run's end: `90d`, or `forever` | `30d` |
 //! | `FLOWSTONE_KEEP_AUDIT` | `--keep-audit` | how long the audit is kept | `forever` |
+//! | `FLOWSTONE_KEEP_MATERIALIZATIONS` | `--keep-materializations` | of how many materializations of each partition the bytes are kept, the newest ones | `forever` |
 //! | `FLOWSTONE_KEEP_UNNAMED` | `--keep-unnamed` | how long blobs are left alone that nothing names | `25h` |
 //! | `FLOWSTONE_OTLP` | `--otlp` | the URL of an OpenTelemetry collector, to which traces go | no traces |
 //! | `FLOWSTONE_SQL_...` | none, for the same reason | the URL of a database that a manifest names by this variable | such a database cannot be used |
@@ -51,7 +52,10 @@ use crate::{
     blob::{BlobPlace, EndpointMistake, S3Credentials, S3Settings},
     capability::sql::DatabaseUrls,
     collector::Keep,
-    limit::{CONCURRENCY_MAX, KEEP_DAYS_MAX, KEEP_HISTORY_DAYS, KEEP_UNNAMED, STOP_GRACE, STOP_GRACE_MAX},
+    limit::{
+        CONCURRENCY_MAX, KEEP_DAYS_MAX, KEEP_HISTORY_DAYS, KEEP_MATERIALIZATIONS_MAX, KEEP_UNNAMED, STOP_GRACE,
+        STOP_GRACE_MAX,
+    },
     pipeline::{
         definition::name_mistake,
         quantity::{duration_text, parse_duration_ms},
@@ -119,6 +123,10 @@ pub struct KeepFlags {
     /// Keep the audit so long [default: forever].
     #[arg(long, env = "FLOWSTONE_KEEP_AUDIT", value_name = "DAYS", value_parser = keep_days)]
     pub keep_audit: Option<KeepDays>,
+    /// Keep the bytes of so many materializations of each partition, the newest ones, such as 5, or forever
+    /// [default: forever].
+    #[arg(long, env = "FLOWSTONE_KEEP_MATERIALIZATIONS", value_name = "COUNT", value_parser = keep_materializations)]
+    pub keep_materializations: Option<KeepNewest>,
     /// Leave blobs alone that nothing names for so long, such as 25h [default: 25h].
     #[arg(long, env = "FLOWSTONE_KEEP_UNNAMED", value_name = "DURATION", value_parser = keep_unnamed)]
     pub keep_unnamed: Option<Duration>,
@@ -130,9 +138,24 @@ impl KeepFlags {
         Keep {
             history_days: self.keep_history.map_or(Some(KEEP_HISTORY_DAYS), |days| days.0),
             audit_days: self.keep_audit.and_then(|days| days.0),
+            materializations: self.keep_materializations.and_then(|newest| newest.0),
             unnamed: self.keep_unnamed.unwrap_or(KEEP_UNNAMED),
         }
     }
+}
+
+/// So many of each; none is all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepNewest(Option<u32>);
+
+fn keep_materializations(text: &str) -> Result<KeepNewest, String> {
+    if text == "forever" {
+        return Ok(KeepNewest(None));
+    }
+    let newest = text.parse().ok().filter(|newest| (1..=KEEP_MATERIALIZATIONS_MAX).contains(newest));
+    newest
+        .map(|newest| KeepNewest(Some(newest)))
+        .ok_or_else(|| format!("not a number from 1 up to {KEEP_MATERIALIZATIONS_MAX}, and not forever"))
 }
 
 /// Whole days; none is for ever.
@@ -563,7 +586,7 @@ fn absolute(path: &Path) -> Result<PathBuf, SettingError> {
 }
 
 /// Those of flags, in the order of the flags.
-const VARIABLES: [&str; 15] = [
+const VARIABLES: [&str; 16] = [
     "FLOWSTONE_STATE",
     "FLOWSTONE_BLOBS",
     "FLOWSTONE_BLOBS_PLAIN_HTTP",
@@ -578,6 +601,7 @@ const VARIABLES: [&str; 15] = [
     "FLOWSTONE_OTLP",
     "FLOWSTONE_KEEP_HISTORY",
     "FLOWSTONE_KEEP_AUDIT",
+    "FLOWSTONE_KEEP_MATERIALIZATIONS",
     "FLOWSTONE_KEEP_UNNAMED",
 ];
 
@@ -670,7 +694,12 @@ mod tests {
     #[test]
     fn what_is_kept_is_said_in_days_and_by_default_history_goes_and_audit_stays() {
         let keep = |arguments: &[&str]| parse(arguments).keep.keep();
-        let usual = Keep { history_days: Some(30), audit_days: None, unnamed: Duration::from_secs(25 * 3600) };
+        let usual = Keep {
+            history_days: Some(30),
+            audit_days: None,
+            materializations: None,
+            unnamed: Duration::from_secs(25 * 3600),
+        };
         assert_eq!(keep(&[]), usual);
         assert_eq!(keep(&["--keep-history", "forever"]), Keep { history_days: None, ..usual });
         assert_eq!(keep(&["--keep-history=90d", "--keep-audit=400d"]).audit_days, Some(400));

@@ -207,6 +207,8 @@ pub const KEEP_HISTORY_DAYS: u32 = 30;
 /// How long blobs that nothing names are left alone: the longest attempt, and an hour. A commit that comes later still
 /// loses nothing but its attempt.
 pub const KEEP_UNNAMED: Duration = Duration::from_secs(25 * 3600);
+/// Materializations of a partition that can be asked to be kept, short of all: a million were never made of one.
+pub const KEEP_MATERIALIZATIONS_MAX: u32 = 1_000_000;
 /// Days that anything can be kept, short of for ever.
 pub const KEEP_DAYS_MAX: u32 = 36_500;
 /// How often a process that is up collects: what goes is a day or more old.
@@ -222,6 +224,8 @@ pub const COLLECTOR_FENCE: Duration = Duration::from_secs(20);
 pub const COLLECT_ROWS_MAX: i64 = 5_000;
 /// Blobs that one step condemns: each step reads all materializations twice.
 pub const COLLECT_BLOBS_MAX: i64 = 20_000;
+/// Materializations that expire in one transaction: each looks through the newest of all partitions to find them.
+pub const COLLECT_EXPIRED_MAX: i64 = 20_000;
 /// Pages of a listing of blobs that are looked at together: up to a thousand blobs each, and some seconds with an object
 /// store that is slow.
 pub const COLLECT_PAGES_AT_ONCE: usize = 16;
@@ -327,6 +331,8 @@ pub const LIVE_KEY_PUT_OFF: Duration = Duration::from_millis(200);
 pub const SOURCE_CHANGES_MAX: i64 = 10;
 /// Bytes that one commit carries, about: a message to Postgres ends at 1 GiB, and each is held twice while it is sent.
 pub const COMMIT_BYTES_MAX: usize = 32 << 20;
+/// How long a process that stops waits until its collection is given up: for one statement.
+pub const COLLECT_STOP_WAIT: Duration = Duration::from_secs(5);
 /// How long a process that stops waits for its last commit.
 pub const STOP_COMMIT_WAIT: Duration = Duration::from_secs(30);
 /// How long a claim whose answer was lost may still take effect once the database answers again: a server that stood still

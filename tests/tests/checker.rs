@@ -184,7 +184,19 @@ const RULES: &[(&str, &str)] = &[
         "an output is a blob of its size",
         "select format('%s of %s', encode(m.output_digest, 'hex'), m.materialization_id) from materialization m
          left join blob b on b.tenant_id = m.tenant_id and b.digest = m.output_digest
-         where b.size_bytes is distinct from m.size_bytes",
+         where b.size_bytes is distinct from m.size_bytes
+           -- Retention let it go.
+           and not (b.digest is null and exists (select from invalidation i where i.tenant_id = m.tenant_id
+               and i.materialization_id = m.materialization_id and not i.keeps_bytes))",
+    ),
+    (
+        "what expired is neither the newest nor needed by a run that goes on",
+        "select i.materialization_id::text from invalidation i
+         where not i.keeps_bytes
+           and (exists (select from latest l where l.tenant_id = i.tenant_id
+                   and l.materialization_id = i.materialization_id)
+               or exists (select from needed_materialization n where n.tenant_id = i.tenant_id
+                   and n.materialization_id = i.materialization_id))",
     ),
     (
         "an inline blob has its digest and its size",
@@ -726,6 +738,11 @@ const BREAKAGES: &[(&str, &str)] = &[
         "insert into invalidation (tenant_id, materialization_id, actor)
          select tenant_id, materialization_id, 'user' from materialization",
         "the latest of a partition is its newest valid materialization",
+    ),
+    (
+        "insert into invalidation (tenant_id, materialization_id, actor, keeps_bytes)
+         select tenant_id, materialization_id, 'retention', false from latest",
+        "what expired is neither the newest nor needed by a run that goes on",
     ),
     (
         "insert into staged_file select tenant_id, gen_random_uuid(), 'counter', 'count', digest from blob limit 1",

@@ -21,6 +21,7 @@ mod full_disks;
 mod grants;
 mod hostile;
 mod http;
+mod keep_newest;
 mod key_value;
 mod limits;
 mod model;

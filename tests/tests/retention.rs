@@ -11,7 +11,7 @@ use flowstone::{
     blob::{Digest, Listed},
     limit::{HOST_FAULT_WAIT_BASE, INLINE_OUTPUT_BYTES_MAX, KEEP_UNNAMED},
     store::{
-        SESSION_SETTINGS, StoreError,
+        SESSION_SETTINGS, Store, StoreError,
         commit::{Ending, FinishedJob},
     },
 };
@@ -373,6 +373,54 @@ async fn a_day_that_is_in_use_is_left_for_another_time_and_nobody_waits_for_it()
 }
 
 #[tokio::test]
+async fn ended_backfills_and_fires_without_a_run_go_with_history_and_old_deaths_are_forgotten() {
+    let scenario = Scenario::new("[schedules.yearly]\ncron = \"@yearly\"\nassets = [\"numbers\"]\n");
+    let flowstone = &scenario.flowstone;
+    let pool = flowstone.database().pool().await;
+    scenario.command("deploy", &[]).expect_status(0);
+    flowstone
+        .run(["backfill", "start", "scenarios", "daily", "--partition", "2024-01-01..2024-01-05"])
+        .expect_status(0);
+    let up = flowstone.start(["up"]);
+    wait_until_database_says(&pool, "select exists (select from backfill where state = 'succeeded')").await;
+    up.interrupt();
+    up.wait().expect_status(0);
+    let failures =
+        "insert into backfill_failure (tenant_id, backfill_id, first_partition, last_partition, run_id, cause)
+         select tenant_id, backfill_id, 0, 0, gen_random_uuid(), 'simulated' from backfill";
+    let fires = "insert into schedule_fire (tenant_id, schedule_id, fire_at, cause, state, error, missed_from)
+         select tenant_id, schedule_id, now() - n * interval '1 hour', 'clock', case n % 2 when 0 then 'failed' else 'missed' end,
+             case n % 2 when 0 then 'simulated' end, case n % 2 when 1 then now() - interval '30 days' end
+         from schedule, generate_series(1, 10) n";
+    let deaths = "insert into component_death (tenant_id, component_digest, worker_id, shared_by, died_at)
+         select tenant_id, digest, gen_random_uuid(), 1, now() - n * interval '3 days' from component, generate_series(1, 4) n";
+    for sql in [failures, fires, deaths] {
+        sqlx::query(sql).execute(&pool).await.unwrap();
+    }
+    age(&pool, 40).await;
+    let rows = "select (select count(*) from backfill) + (select count(*) from backfill_failure)
+         + (select count(*) from schedule_fire)";
+    // Their runs are old, and they are not: a backfill that ended now, and a fire that was decided on now.
+    let young = gc(flowstone, &[]);
+    assert_eq!((&young["history"]["backfills"], &young["history"]["fires"]), (&0.into(), &0.into()), "{young}");
+    assert_eq!(count(&pool, rows).await, 12);
+    assert_eq!(count(&pool, "select count(*) from run").await, 0);
+    assert_eq!(count(&pool, "select count(*) from component_death").await, 2, "of a week");
+
+    for sql in [
+        "update backfill set created_at = created_at - interval '40 days', finished_at = finished_at - interval '40 days'",
+        "update schedule_fire set decided_at = decided_at - interval '40 days'",
+    ] {
+        sqlx::query(sql).execute(&pool).await.unwrap();
+    }
+    scenario.run(&["numbers"], 0);
+    let did = gc(flowstone, &[]);
+    assert_eq!((&did["history"]["backfills"], &did["history"]["fires"]), (&1.into(), &10.into()), "{did}");
+    assert_eq!(count(&pool, rows).await, 0);
+    assert_sound_in(flowstone, &pool).await;
+}
+
+#[tokio::test]
 async fn a_process_that_is_up_collects() {
     let scenario = Scenario::new("");
     let flowstone = &scenario.flowstone;
@@ -463,6 +511,66 @@ async fn what_was_condemned_after_it_was_stored_is_made_again_and_what_is_stored
     assert_eq!(unnamed.stored.count, 0);
     store.end_collecting(collector).await.unwrap();
     assert!(matches!(store.forget_deleted(collector).await, Err(StoreError::CollectorReplaced)));
+}
+
+/// Whoever stood still for longer than its lease, and wakes up: nothing that it goes on with changes anything.
+#[tokio::test]
+async fn a_collector_that_was_replaced_changes_nothing_by_any_of_its_steps() {
+    let scenario = Scenario::new("");
+    let pool = scenario.flowstone.database().pool().await;
+    scenario.run(ASSETS, 1);
+    scenario.run(&["numbers", "--force"], 0);
+    let deaths = "insert into component_death (tenant_id, component_digest, worker_id, shared_by, died_at)
+         select tenant_id, digest, gen_random_uuid(), 1, '-infinity' from component";
+    sqlx::query(deaths).execute(&pool).await.unwrap();
+    sqlx::query("insert into blob (tenant_id, digest, size_bytes, bytes) values ('default', sha256('x'), 1, 'x')")
+        .execute(&pool)
+        .await
+        .unwrap();
+    age(&pool, 400).await;
+    let store = Store::connect(scenario.flowstone.database().options()).await.unwrap();
+    let before = store.find_history_end(30).await.unwrap().unwrap();
+    let slow = store.begin_collecting().await.unwrap().unwrap();
+    sqlx::query("update retention set held_until = now() - interval '1 second'").execute(&pool).await.unwrap();
+    let other = store.begin_collecting().await.unwrap().expect("its time is over");
+    store.move_history_horizon(other, &before).await.unwrap();
+    store.move_audit_horizon(other, 30).await.unwrap();
+    let day = store.list_history_days(None).await.unwrap().swap_remove(0);
+    let listed = Listed { digest: Digest::of(b"y"), size: 1, age: LONG };
+    let condemned = store.list_condemned().await.unwrap();
+    let all = everything(&pool).await;
+    let answers = [
+        store.renew_collecting(slow).await.err(),
+        store.move_history_horizon(slow, "2100-01-01").await.err(),
+        store.drop_history_day(slow, &day).await.err(),
+        store.delete_old_runs(slow, 30).await.err(),
+        store.delete_stray_history(slow).await.err(),
+        store.delete_old_backfills(slow).await.err(),
+        store.delete_old_fires(slow).await.err(),
+        store.delete_old_outbox(slow).await.err(),
+        store.move_audit_horizon(slow, 1).await.err(),
+        store.delete_old_audit(slow).await.err(),
+        store.expire_materializations(slow, 1).await.err(),
+        store.forget_old_deaths(slow).await.err(),
+        store.condemn_unnamed(slow, Duration::ZERO).await.err(),
+        store.condemn_unknown(slow, TENANT, &[listed]).await.err(),
+        store.record_deleted(slow, &condemned).await.err(),
+        store.forget_deleted(slow).await.err(),
+    ];
+    for (step, answer) in answers.iter().enumerate() {
+        assert!(matches!(answer, Some(StoreError::CollectorReplaced)), "step {step}: {answer:?}");
+    }
+    assert_eq!(everything(&pool).await, all);
+    store.end_collecting(slow).await.unwrap();
+    assert!(store.begin_collecting().await.unwrap().is_none(), "it gives back nothing but its own right");
+    // The same steps of whoever has the right do change something.
+    assert!(store.drop_history_day(other, &day).await.unwrap());
+    assert!(store.delete_old_outbox(other).await.unwrap().count > 0);
+    assert!(store.delete_old_audit(other).await.unwrap().count > 0);
+    assert_eq!(store.expire_materializations(other, 1).await.unwrap().count, 1);
+    assert!(store.forget_old_deaths(other).await.unwrap().count > 0);
+    assert!(store.condemn_unnamed(other, Duration::ZERO).await.unwrap().inline.count > 0);
+    assert_eq!(store.condemn_unknown(other, TENANT, &[listed]).await.unwrap().count, 1);
 }
 
 /// Between the blob's row and what names it, a commit stands still: the collector passes the row over.

@@ -63,8 +63,11 @@ fn render(collected: &Collected, dry_run: bool) -> String {
         ),
         number("  runs", collected.runs),
         number("  jobs", collected.jobs),
+        number("  backfills", collected.backfills),
+        number("  fires that made no run", collected.fires),
         of("rows of the outbox", collected.outbox),
         of("rows of the audit", collected.audit),
+        of("materializations' bytes, not their facts", collected.materializations),
         of("stored blobs that nothing names", collected.blobs),
         of("small blobs that nothing names", collected.inline),
         of("files that were never finished", collected.unfinished),
@@ -83,11 +86,14 @@ fn in_json(collected: &Collected, dry_run: bool) -> Value {
             "bytes": collected.history.bytes,
             "runs": collected.runs,
             "jobs": collected.jobs,
+            "backfills": collected.backfills,
+            "fires": collected.fires,
             "in_use": in_use.collect::<Vec<_>>(),
             "held_by": collected.held_by,
         },
         "outbox": of(collected.outbox),
         "audit": of(collected.audit),
+        "materializations": of(collected.materializations),
         "blobs": of(collected.blobs),
         "inline_blobs": of(collected.inline),
         "unfinished": of(collected.unfinished),
@@ -110,12 +116,12 @@ mod tests {
         };
         let text = render(&collected, true);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines.len(), 9, "{text}");
+        assert_eq!(lines.len(), 12, "{text}");
         assert_eq!(lines[0].join(" "), "would be removed count bytes");
         assert_eq!(lines[1].join(" "), "tables of days before 2026-10-31 8 117.7 MiB");
         assert_eq!(lines[2].join(" "), "runs 24");
         assert_eq!(lines[3].join(" "), "jobs 1.2 M");
-        assert_eq!(lines[6].join(" "), "stored blobs that nothing names 3 4.0 KiB");
+        assert_eq!(lines[9].join(" "), "stored blobs that nothing names 3 4.0 KiB");
         assert!(render(&collected, false).starts_with("removed "));
     }
 }

@@ -127,7 +127,9 @@ fn places(nodes: &[LineageNode]) -> HashMap<MaterializationId, usize> {
 }
 
 fn node_line(node: &LineageNode) -> String {
-    format!("{}  {}", one_line(&job(&node.asset, &node.partition_key)), node.digest.short())
+    // What retention let go is still what something was made from.
+    let expired = if node.expired { "  (its bytes were let go)" } else { "" };
+    format!("{}  {}{expired}", one_line(&job(&node.asset, &node.partition_key)), node.digest.short())
 }
 
 fn source_line(source: &ExternalSource) -> String {
@@ -250,6 +252,7 @@ pub fn json(lineage: &Lineage, direction: Direction) -> Value {
             "digest": node.digest,
             "depth": node.depth,
             "created_at_ms": node.created_at_ms,
+            "expired": node.expired,
         })
     };
     let edges = lineage.edges.iter().map(|edge| {
@@ -293,6 +296,7 @@ mod tests {
             digest: Digest::of(format!("{asset} {partition_key}").as_bytes()),
             depth,
             created_at_ms: 1_795_423_391_000,
+            expired: false,
         }
     }
 

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     collector::{Keep, collect_while_up},
     config::WorkerFlags,
+    limit::COLLECT_STOP_WAIT,
     pipeline::quantity::duration_text,
     runner::{Runner, RunnerSettings},
     scheduler::{backfills::release_backfills, fire_due_schedules},
@@ -52,7 +53,7 @@ async fn until_stopped(session: &Session, args: &Work, keep: Option<Keep>) -> an
             }
         }))
     });
-    let _collecting = keep.map(|keep| {
+    let collecting = keep.map(|keep| {
         let (store, blobs) = (session.app.store.clone(), session.app.blobs.clone());
         AbortOnDropHandle::new(tokio::spawn(collect_while_up(store, blobs, keep, stopping.clone())))
     });
@@ -71,6 +72,10 @@ async fn until_stopped(session: &Session, args: &Work, keep: Option<Keep>) -> an
     stopping.cancel();
     stop(session, runner, &args.worker, &mut signals).await;
     monitoring.end().await;
+    if let Some(collecting) = collecting {
+        // When the database answers its lease ends; otherwise whoever collects next waits until that has run out.
+        let _late = tokio::time::timeout(COLLECT_STOP_WAIT, collecting).await;
+    }
     match ended {
         None => Ok(Exit::Succeeded),
         Some(Err(panic)) => bail!("firing schedules and releasing backfills ended: {panic}"),

@@ -6,7 +6,7 @@
 
 mod deletion;
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,8 @@ pub struct Keep {
     pub history_days: Option<u32>,
     /// In days.
     pub audit_days: Option<u32>,
+    /// How many of each partition keep their bytes, the newest ones.
+    pub materializations: Option<u32>,
     /// How long blobs that nothing names are left alone.
     pub unnamed: Duration,
 }
@@ -45,10 +47,16 @@ pub struct Collected {
     pub jobs: u64,
     /// Whose jobs these are.
     pub runs: u64,
+    /// Backfills that had ended.
+    pub backfills: u64,
+    /// Fires of schedules that had made no run.
+    pub fires: u64,
     /// What told of them.
     pub outbox: Amount,
     /// Who did what.
     pub audit: Amount,
+    /// Whose bytes go, unless something else names them: the facts stay.
+    pub materializations: Amount,
     /// In the blob store, named by nothing.
     pub blobs: Amount,
     /// In the database, named by nothing.
@@ -82,11 +90,15 @@ pub async fn preview(store: &Store, blobs: &BlobStore, keep: &Keep) -> Result<Co
         store.list_history_days(before).await?.iter().for_each(|day| found.history += amount(day));
         if let Some(before) = before {
             (found.jobs, found.runs) = store.count_history(before).await?;
+            (found.backfills, found.fires) = store.count_old_requests(before).await?;
             found.outbox = store.count_outbox(before).await?;
         }
     }
     if let Some(days) = keep.audit_days {
         found.audit = store.count_audit(days).await?;
+    }
+    if let Some(kept) = keep.materializations {
+        found.materializations = store.count_expiring(kept).await?;
     }
     let unnamed = store.count_unnamed(keep.unnamed).await?;
     (found.blobs, found.inline) = (unnamed.stored, unnamed.inline);
@@ -106,20 +118,33 @@ pub async fn preview(store: &Store, blobs: &BlobStore, keep: &Keep) -> Result<Co
 
 /// Removes it. None when another process collects at this moment.
 pub async fn collect(store: &Store, blobs: &BlobStore, keep: &Keep) -> Result<Option<Collected>, CollectError> {
+    collect_unless(pending(), store, blobs, keep).await
+}
+
+/// The same, and gives up when it is told to.
+async fn collect_unless(
+    stopped: impl Future<Output = ()>,
+    store: &Store,
+    blobs: &BlobStore,
+    keep: &Keep,
+) -> Result<Option<Collected>, CollectError> {
     let Some(collector) = store.begin_collecting().await? else { return Ok(None) };
-    let collected = collect_as(collector, store, blobs, keep).await;
-    // Of one that failed the lease runs out; the next one need not wait for that.
+    let collected = tokio::select! {
+        collected = collect_as(collector, store, blobs, keep) => collected.map(Some),
+        () = stopped => Ok(None),
+    };
+    // Of one that failed or was given up the lease runs out; the next one need not wait for that.
     let ended = store.end_collecting(collector).await;
     let collected = collected?;
     ended?;
-    Ok(Some(collected))
+    Ok(collected)
 }
 
 /// Collects now and from time to time until it is told to stop. The future may be dropped at any moment: what it had begun
 /// is finished by the next collection, of any process.
 pub async fn collect_while_up(store: Store, blobs: BlobStore, keep: Keep, stopping: CancellationToken) {
     loop {
-        let wait = match collect(&store, &blobs, &keep).await {
+        let wait = match collect_unless(stopping.cancelled(), &store, &blobs, &keep).await {
             Ok(Some(collected)) => {
                 tell(&collected);
                 COLLECT_INTERVAL
@@ -139,12 +164,25 @@ pub async fn collect_while_up(store: Store, blobs: BlobStore, keep: Keep, stoppi
 }
 
 fn tell(collected: &Collected) {
-    let Collected { history, runs, outbox, audit, blobs, inline, unfinished, days_in_use, held_by, .. } = collected;
+    let Collected {
+        history,
+        runs,
+        outbox,
+        audit,
+        materializations,
+        blobs,
+        inline,
+        unfinished,
+        days_in_use,
+        held_by,
+        ..
+    } = collected;
     tracing::info!(
         history.days = history.count,
         runs,
         outbox = outbox.count,
         audit = audit.count,
+        materializations = materializations.count,
         blobs = blobs.count + inline.count + unfinished.count,
         bytes = history.bytes + outbox.bytes + audit.bytes + blobs.bytes + inline.bytes + unfinished.bytes,
         "collected"
@@ -177,6 +215,13 @@ async fn collect_as(
             some => collected.audit += some,
         }
     }
+    while let Some(kept) = keep.materializations {
+        match store.expire_materializations(collector, kept).await? {
+            Amount { count: 0, .. } => break,
+            some => collected.materializations += some,
+        }
+    }
+    store.forget_old_deaths(collector).await?;
     collect_blobs(collector, store, blobs, keep, &mut collected).await?;
     Ok(collected)
 }
@@ -213,6 +258,18 @@ async fn collect_history(
         }
     }
     store.delete_stray_history(collector).await?;
+    loop {
+        match store.delete_old_backfills(collector).await? {
+            0 => break,
+            backfills => collected.backfills += backfills,
+        }
+    }
+    loop {
+        match store.delete_old_fires(collector).await? {
+            0 => break,
+            fires => collected.fires += fires,
+        }
+    }
     loop {
         match store.delete_old_outbox(collector).await? {
             Amount { count: 0, .. } => return Ok(()),

@@ -24,6 +24,9 @@ pub enum StoreError {
     /// Bytes that were stored were condemned as garbage before anything named them.
     #[error("stored bytes were collected as garbage before they were recorded; try again")]
     Collected,
+    /// Inputs of a plan have expired since it was made.
+    #[error("results that the plan reads were let go by retention since it was made; plan it again")]
+    Expired,
     /// A statement was refused: a defect of this program, or a value that no check caught.
     #[error("the database refused a statement while {doing}")]
     Refused {
@@ -47,7 +50,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Expired)
     }
 
     pub(super) fn unreadable(

@@ -29,6 +29,8 @@ pub struct LineageNode {
     pub depth: i32,
     /// Milliseconds since 1970.
     pub created_at_ms: i64,
+    /// Whether retention has let its bytes go.
+    pub expired: bool,
 }
 
 /// An edge between two nodes of the walk.
@@ -142,7 +144,9 @@ impl Store {
     ) -> Result<Vec<LineageNode>, StoreError> {
         let rows = sqlx::query!(
             r#"select m.materialization_id, a.name, m.partition_key, m.output_digest,
-                      (extract(epoch from m.created_at) * 1000)::bigint as "created_at_ms!"
+                      (extract(epoch from m.created_at) * 1000)::bigint as "created_at_ms!",
+                      exists (select from invalidation i where i.tenant_id = m.tenant_id
+                          and i.materialization_id = m.materialization_id and not i.keeps_bytes) as "expired!"
                from materialization m join asset a on a.tenant_id = m.tenant_id and a.asset_id = m.asset_id
                where m.tenant_id = $1 and m.materialization_id = any($2)"#,
             tenant,
@@ -161,6 +165,7 @@ impl Store {
                     digest: digest(row.output_digest)?,
                     depth: depth_of.get(&row.materialization_id).copied().unwrap_or_default(),
                     created_at_ms: row.created_at_ms,
+                    expired: row.expired,
                 })
             })
             .collect::<Result<Vec<_>, StoreError>>()?;

@@ -1,6 +1,6 @@
 //! Runs: submitting a plan, following it, cancelling it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -11,6 +11,7 @@ use super::{
     lanes::{LaneId, ensure_lanes},
     permits::limited_cause,
     quotas::quota_cause,
+    retention::is_any_expired,
 };
 use crate::{
     id::{
@@ -568,10 +569,16 @@ async fn insert_inputs(
         &column(inputs, |(_, input)| origin(input).0) as &[Option<Uuid>],
         &column(inputs, |(_, input)| origin(input).1) as &[Option<Uuid>],
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await
     .doing("submitting the inputs of jobs")?;
-    Ok(())
+    // Their rows are locked since, by the foreign key.
+    let pinned = inputs.iter().filter_map(|(_, input)| origin(input).1);
+    let pinned: Vec<Uuid> = pinned.collect::<HashSet<Uuid>>().into_iter().collect();
+    match !pinned.is_empty() && is_any_expired(connection, tenant, &pinned).await? {
+        true => Err(StoreError::Expired),
+        false => Ok(()),
+    }
 }
 
 async fn enqueue_jobs(

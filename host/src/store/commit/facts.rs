@@ -6,12 +6,16 @@ use uuid::Uuid;
 
 use super::{
     leases::EndedLease,
-    values::{AttemptRecord, FinishedJob, NewMaterialization},
+    values::{AttemptRecord, Ending, FinishedJob, NewMaterialization},
 };
 use crate::{
     blob::Digest,
     id::JobId,
-    store::{Connection, StoreError, column, error::Doing as _, retention::find_collected},
+    store::{
+        Connection, StoreError, column,
+        error::Doing as _,
+        retention::{find_collected, hold_unexpired},
+    },
 };
 
 pub(super) async fn insert_attempts(connection: &mut Connection, batch: &[&FinishedJob]) -> Result<(), StoreError> {
@@ -130,6 +134,24 @@ pub(super) async fn find_collected_jobs(
         return Ok(HashSet::new());
     }
     let places = find_collected(connection, &stored).await?;
+    Ok(places.into_iter().map(|place| jobs[place]).collect())
+}
+
+/// Those of these jobs that end with a result which has expired since it was looked up. Of most batches nothing is asked:
+/// a plan leaves out what is up to date.
+pub(super) async fn find_expired_jobs(
+    connection: &mut Connection,
+    batch: &[&FinishedJob],
+) -> Result<HashSet<JobId>, StoreError> {
+    let used = batch.iter().filter_map(|item| match &item.ending {
+        Ending::UpToDate(id) => Some((item.claim.job, (item.claim.tenant.clone(), *id))),
+        _ => None,
+    });
+    let (jobs, results): (Vec<JobId>, Vec<_>) = used.unzip();
+    if jobs.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let places = hold_unexpired(connection, &results).await?;
     Ok(places.into_iter().map(|place| jobs[place]).collect())
 }
 

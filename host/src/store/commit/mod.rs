@@ -33,7 +33,7 @@ use super::{
 };
 use crate::id::JobId;
 use facts::{
-    Made, find_collected_jobs, insert_attempts, insert_blobs, insert_edges, insert_external_reads,
+    Made, find_collected_jobs, find_expired_jobs, insert_attempts, insert_blobs, insert_edges, insert_external_reads,
     insert_materializations, insert_staged_files,
 };
 use leases::{delete_leases, return_to_queue};
@@ -64,7 +64,8 @@ impl Store {
             })
             .collect();
         insert_blobs(&mut transaction, &made).await?;
-        let collected = find_collected_jobs(&mut transaction, &made, &held).await?;
+        let mut collected = find_collected_jobs(&mut transaction, &made, &held).await?;
+        collected.extend(find_expired_jobs(&mut transaction, &mine).await?);
         if !collected.is_empty() {
             drop(transaction);
             let is_collected = |item: &FinishedJob| collected.contains(&item.claim.job);

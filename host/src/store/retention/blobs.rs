@@ -5,7 +5,8 @@
 //! comes one of `garbage`, in one transaction. Only then the bytes are deleted, and when they are gone that is written
 //! down too. A commit that comes after the first of these transactions writes the blob's row anew, and then looks into
 //! `garbage`: bytes that were stored by an attempt which was claimed before they were all deleted may be among those that
-//! were. It is made again, uncharged. Clocks decide only how young a blob is left alone, and never whether it is safe.
+//! were. It is made again, uncharged; and so is one that used a result again whose bytes went with their row. Clocks decide
+//! only how young a blob is left alone, and never whether it is safe.
 
 use std::time::Duration;
 
@@ -69,6 +70,11 @@ impl Store {
     pub async fn condemn_unnamed(&self, collector: Collector, older: Duration) -> Result<Unnamed, StoreError> {
         const DOING: &str = "condemning blobs that nothing names";
         let mut transaction = self.collect_in_transaction(collector).await?;
+        // What was in the database went with its row, in a transaction that is over.
+        sqlx::query!("update garbage set deleted_at = clock_timestamp() where deleted_at is null and not stored")
+            .execute(&mut *transaction)
+            .await
+            .doing(DOING)?;
         // Who has locked one is about to name it.
         let held = sqlx::query!(
             "select tenant_id, digest from blob where ctid = any(array(
@@ -84,16 +90,17 @@ impl Store {
         .doing(DOING)?;
         // Another statement, which sees what has been named until the rows were held.
         let row = sqlx::query!(
-            r#"with gone as (
-                   delete from blob b using unnest($1::text[], $2::bytea[]) as k (tenant_id, digest)
-                   where b.tenant_id = k.tenant_id and b.digest = k.digest
-                     and not exists (select from named_blob n where n.tenant_id = b.tenant_id and n.digest = b.digest)
+            r#"with unnamed as materialized (
+                   select * from unnest($1::text[], $2::bytea[]) as k (tenant_id, digest)
+                   except select tenant_id, digest from named_blob),
+               gone as (
+                   delete from blob b using unnamed k where b.tenant_id = k.tenant_id and b.digest = k.digest
                    returning b.tenant_id, b.digest, b.size_bytes, b.bytes is null as stored),
                condemned as (
-                   insert into garbage (tenant_id, digest, size_bytes)
-                   select tenant_id, digest, size_bytes from gone where stored
+                   insert into garbage (tenant_id, digest, size_bytes, stored)
+                   select tenant_id, digest, size_bytes, stored from gone
                    on conflict (tenant_id, digest) do update set condemned_at = now(), deleted_at = null,
-                       size_bytes = excluded.size_bytes)
+                       size_bytes = excluded.size_bytes, stored = excluded.stored)
                select count(*) filter (where stored) as "stored!",
                       coalesce(sum(size_bytes) filter (where stored), 0)::bigint as "stored_bytes!",
                       count(*) filter (where not stored) as "inline!",
@@ -160,7 +167,7 @@ impl Store {
                    where not exists (select from intended_blob i
                        where i.tenant_id = gone.tenant_id and i.digest = gone.digest)
                    on conflict (tenant_id, digest) do update set condemned_at = now(), deleted_at = null,
-                       size_bytes = excluded.size_bytes
+                       size_bytes = excluded.size_bytes, stored = true
                    returning size_bytes)
                select count(*) as "count!", coalesce(sum(size_bytes), 0)::bigint as "bytes!" from condemned"#,
             tenant,
@@ -176,7 +183,7 @@ impl Store {
     /// Some of the blobs whose bytes are still to be deleted, those of collections that died among them.
     pub async fn list_condemned(&self) -> Result<Vec<Condemned>, StoreError> {
         let rows = sqlx::query!(
-            "select tenant_id, digest, size_bytes from garbage where deleted_at is null
+            "select tenant_id, digest, size_bytes from garbage where deleted_at is null and stored
              order by condemned_at, tenant_id, digest limit $1",
             COLLECT_ROWS_MAX,
         )

@@ -6,13 +6,16 @@
 
 mod blobs;
 mod history;
+mod materializations;
 mod records;
+mod requests;
 
 use uuid::Uuid;
 
 pub(super) use blobs::find_collected;
 pub use blobs::{Condemned, Unnamed};
 pub use history::HistoryDay;
+pub(super) use materializations::{hold_unexpired, is_any_expired};
 
 use super::{Store, StoreError, Transaction, error::Doing as _};
 use crate::limit::COLLECTOR_LEASE;
