@@ -1,8 +1,8 @@
 """Steady mixed load for a long time: the last minute does as much as the first, and nothing is left undone.
 
 Each second so many jobs with two inputs, jobs whose first attempt fails, and jobs of their own, submitted by another
-process while the worker works: about a quarter of what one worker can do on 2 cores. Whoever falls behind has fewer
-ends in the last minute, and more left.
+process while the worker works: about a tenth of what one worker can do on 2 cores. Whoever falls behind has fewer ends
+in the last minute, and more left. More would fill the disk: a job with its inputs, edges and record takes some 7 kB.
 """
 
 import time
@@ -16,7 +16,7 @@ MINUTE = 60.0
 WARM_UP_SECONDS = 15.0
 # What is submitted at a time, and how often.
 RUN_JOBS, FAILING_JOBS = 900, 100
-RUN_SECONDS = 0.5
+RUN_SECONDS = 1.0
 # As many hours as the assets have.
 HOURS = 1_000_000
 
