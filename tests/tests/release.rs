@@ -3,7 +3,11 @@
 use flowstone::{
     id::{JobId, RunId},
     limit::{RELEASE_BATCH_MAX, RELEASE_INLINE_MAX},
-    store::{Store, commit::Ending},
+    store::{
+        Store,
+        commit::{Committed, Ending, FinishedJob},
+        queue::{Claim, ClaimedJob},
+    },
 };
 use flowstone_tests::{
     Database, Flowstone,
@@ -32,9 +36,16 @@ async fn submit_fan(bench: &Bench, width: usize) -> (RunId, Vec<JobId>) {
 }
 
 /// Ends the one job that is ready.
-async fn end_first(bench: &Bench, run: RunId, ending: Ending) -> flowstone::store::commit::Committed {
+async fn end_first(bench: &Bench, run: RunId, ending: Ending) -> Committed {
     let claim = bench.claim_one().await;
-    bench.store.commit_finished_jobs(&[bench.finished(claim, run, ending)]).await.unwrap()
+    let job = bench.store.load_claimed_jobs(vec![claim]).await.unwrap().pop().expect("it was claimed");
+    commit_wide(bench, job, run, ending).await
+}
+
+/// Ends a job as a worker would: with how many wait for it.
+async fn commit_wide(bench: &Bench, job: ClaimedJob, run: RunId, ending: Ending) -> Committed {
+    let finished = FinishedJob { dependents: job.dependents, ..bench.finished(job.claim, run, ending) };
+    bench.store.commit_finished_jobs(&[finished]).await.unwrap()
 }
 
 #[tokio::test]
@@ -75,7 +86,7 @@ async fn a_fan_is_released_batch_by_batch_and_another_run_does_not_wait_for_it()
         assert_eq!(committed.ended.len(), 1);
         assert_eq!(bench.store.find_run(TENANT, other).await.unwrap().unwrap().state, "succeeded");
         for claims in claims.chunks(500) {
-            let finished = |claim: &flowstone::store::queue::Claim| {
+            let finished = |claim: &Claim| {
                 let made = bench.made("b", &format!("k=static:{}", claim.job), b"b", vec![]);
                 bench.finished(claim.clone(), run, made)
             };
@@ -143,7 +154,8 @@ async fn several_processes_release_each_dependent_once() {
     let jobs = bench.store.load_claimed_jobs(claims).await.unwrap();
     for job in jobs {
         let made = bench.made("a", "none", b"a", vec![]);
-        bench.store.commit_finished_jobs(&[bench.finished(job.claim, job.run, made)]).await.unwrap();
+        let run = job.run;
+        commit_wide(&bench, job, run, made).await;
     }
     let processes: Vec<_> = (0..3)
         .map(|_| {

@@ -152,7 +152,7 @@ impl Bench {
             denials: None,
             uses: None,
         };
-        // Where nobody waits for it, nobody is found.
+        // Where nobody waits for it, nobody is found; where very many do, `FinishedJob` has to say so.
         let dependents = 1;
         FinishedJob { claim, run, name: "a".to_owned(), dependents, attempt: Some(attempt), ending, buckets: vec![] }
     }
