@@ -479,15 +479,16 @@ impl Shared {
         self.tell_of_room();
     }
 
-    /// How many more jobs can be claimed. None when they are too few: a claim for each slot that frees would be a
-    /// statement for each job.
+    /// How many more jobs can be claimed. None when they are too few: a claim for each job that ends would be a statement
+    /// for each. No slot is idle for that: what is held is at least a job for each of them.
     fn room_for_jobs(&self) -> Option<usize> {
         let wanted = self.jobs_wanted();
         if self.uncommitted.load(Ordering::Acquire) > wanted + 2 * COMMIT_JOBS_MAX {
             return None;
         }
         let free = wanted.saturating_sub(self.pending.load(Ordering::Acquire));
-        (free >= (wanted / 4).max(1)).then_some(free)
+        let least = (wanted / 2).min(wanted - self.settings.slots).max(1);
+        (free >= least).then_some(free)
     }
 
     /// Wakes the claimer when there is something for it to do: it lives on other threads than guests.

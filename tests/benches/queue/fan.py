@@ -40,7 +40,6 @@ def measure(bench: Bench):
         )
         before = longest_pause(session, beside, "-infinity", window["asked"])
         during = longest_pause(session, beside, window["began"], window["ended"])
-        site.run("cancel", beside)
     if window["jobs"] != FAN + 1:
         raise RuntimeError(f"{window['jobs']} jobs of the fan were made")
     note = f"of another run, from the root's end to the fan's, {window['seconds']:.1f} s; {during['ends']} commits seen"
