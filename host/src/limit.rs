@@ -690,6 +690,9 @@ pub const COMPONENT_BYTES_MAX: usize = 128 << 20;
 pub const INSPECTION_ITEMS_MAX: usize = 1_000;
 /// Functions of one component, over all its modules: a Python asset has 13,400, and each costs the compiler time of its own.
 pub const FUNCTIONS_MAX: usize = 100_000;
+/// Globals of one component, over all its modules: toolchains make a handful, an instance has room for 260,000, and what
+/// the compiler tells of each has to be held by the host.
+pub const GLOBALS_MAX: u64 = 100_000;
 /// Bytes of one function's code: the interpreter loop of Python has 430 KB, and the compiler's time and memory grow faster
 /// than a function does.
 pub const FUNCTION_BYTES_MAX: usize = 2 << 20;

@@ -1,9 +1,9 @@
 //! Compiling a component, in a process of its own: the one place where uploaded bytes meet the compiler.
 //!
 //! A compiler can be made to take any time and any memory by what it compiles, so it runs where both are bounded and
-//! where it can be killed. The child reads the component from its input and writes machine code to its output; both are
-//! pipes, so that no full disk keeps it from its work. It inherits no environment, and before it reads anything it gives
-//! up files, network and other processes.
+//! where it can be killed. The child reads the component from its input, and writes the length of the machine code and
+//! then the code to its output; both are pipes, so that no full disk keeps it from its work. It inherits no environment,
+//! and before it reads anything it gives up files, network and other processes.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,7 +14,10 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::ChildStdout,
+};
 
 use super::{config, confine::confine};
 use crate::limit::{
@@ -78,8 +81,9 @@ fn compile_child() -> Result<(), (u8, String)> {
     let config = config::compiling().map_err(|error| (CANNOT, format!("{error:#}")))?;
     let engine = wasmtime::Engine::new(&config).map_err(|error| (CANNOT, format!("{error:#}")))?;
     let code = engine.precompile_component(&component).map_err(refused)?;
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(&code).and_then(|()| stdout.flush()).map_err(cannot)
+    let (mut stdout, length) = (std::io::stdout().lock(), code.len() as u64);
+    let told = stdout.write_all(&length.to_le_bytes()).and_then(|()| stdout.write_all(&code));
+    told.and_then(|()| stdout.flush()).map_err(cannot)
 }
 
 /// First of all: no more memory and processor time than a compilation may take, nothing in any file, and no core file.
@@ -121,25 +125,36 @@ pub async fn compile(compiler: &Path, component: &[u8]) -> Result<Vec<u8>, Compi
         drop(stdin);
         fed
     };
-    let (mut code, mut message) = (Vec::new(), Vec::new());
-    let mut stdout = stdout.take(COMPILED_BYTES_MAX + 1);
+    let mut message = Vec::new();
     let mut stderr = stderr.take(MESSAGE_BYTES_MAX as u64);
     let watch = async {
-        let (_, read, said) = tokio::join!(feed, stdout.read_to_end(&mut code), stderr.read_to_end(&mut message));
-        read.and(said)?;
-        // It must not wait for a reader of what is too much.
-        drop(stdout);
-        child.wait().await
+        let (_, code, said) = tokio::join!(feed, read_code(stdout), stderr.read_to_end(&mut message));
+        said?;
+        Ok((code, child.wait().await?))
     };
-    let Ok(status) = tokio::time::timeout(COMPILE_TIMEOUT, watch).await else {
+    let Ok(ended) = tokio::time::timeout(COMPILE_TIMEOUT, watch).await else {
         let seconds = COMPILE_TIMEOUT.as_secs();
         return Err(CompileError::Refused(format!("compiling it takes more than {seconds} seconds")));
     };
-    if code.len() as u64 > COMPILED_BYTES_MAX {
+    let (code, status) = ended.map_err(CompileError::Run)?;
+    let Some(code) = code.transpose() else {
         return Err(CompileError::Refused(format!("it compiles to more than {COMPILED_BYTES_MAX} bytes")));
-    }
+    };
     let message = String::from_utf8_lossy(&message);
-    verdict(status.map_err(CompileError::Run)?, without_notes(&message).trim()).map(|()| code)
+    verdict(status, without_notes(&message).trim())?;
+    code.map_err(CompileError::Run)
+}
+
+/// The length of the code, then the code; none when it is too large. Memory is taken once, for what is there, and the
+/// output is closed at the end, so that no compiler waits for a reader of what is too much.
+async fn read_code(mut stdout: ChildStdout) -> std::io::Result<Option<Vec<u8>>> {
+    let length = stdout.read_u64_le().await?;
+    if length > COMPILED_BYTES_MAX {
+        return Ok(None);
+    }
+    let mut code = vec![0; length as usize];
+    stdout.read_exact(&mut code).await?;
+    Ok(Some(code))
 }
 
 /// Tells once for each process what the kernel lacks; what the compiler itself said is left.

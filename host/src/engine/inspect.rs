@@ -22,8 +22,8 @@ use crate::{
         text::{neutralise, truncate},
     },
     limit::{
-        COMPONENT_BYTES_MAX, FUNCTION_BYTES_MAX, FUNCTIONS_MAX, INSPECTION_ITEMS_MAX, LOCALS_MAX, MEMORY_BYTES_MAX,
-        MESSAGE_BYTES_MAX, NESTING_MAX, PER_MODULE_MAX, TABLE_ELEMENTS_MAX,
+        COMPONENT_BYTES_MAX, FUNCTION_BYTES_MAX, FUNCTIONS_MAX, GLOBALS_MAX, INSPECTION_ITEMS_MAX, LOCALS_MAX,
+        MEMORY_BYTES_MAX, MESSAGE_BYTES_MAX, NESTING_MAX, PER_MODULE_MAX, TABLE_ELEMENTS_MAX,
     },
     pipeline::asset::Capability,
 };
@@ -280,6 +280,7 @@ impl Contents {
         let mut contents = Self::default();
         let mut depth = 0_usize;
         let mut memory_bytes = 0_u64;
+        let mut globals = 0_u64;
         let mut code = Code::default();
         for payload in Parser::new(0).parse_all(bytes) {
             match payload? {
@@ -307,11 +308,15 @@ impl Contents {
                         initial_table(table?.ty.initial, problems);
                     }
                 }
+                Payload::GlobalSection(section) => globals += u64::from(section.count()),
                 Payload::CodeSectionEntry(body) => code.count(&body)?,
                 _ => {}
             }
         }
         code.check(problems);
+        if globals > GLOBALS_MAX {
+            problems.push(format!("it has {globals} globals, more than {GLOBALS_MAX}: keep what they hold in memory"));
+        }
         if memory_bytes > MEMORY_BYTES_MAX {
             problems.push(format!(
                 "its memories begin with {memory_bytes} bytes, more than the {MEMORY_BYTES_MAX} that any asset may have: \
@@ -661,6 +666,10 @@ mod tests {
         let half = "(func)".repeat(FUNCTIONS_MAX / 2);
         check_component(&format!("(core module {half}) (core module {half})"), &[]);
         check_component(&format!("(core module {half}) (core module {half} (func))"), &["100001 functions"]);
+        let globals = |count: u64| "(global i32 (i32.const 0))".repeat(count as usize);
+        let (half, more) = (globals(GLOBALS_MAX / 2), globals(GLOBALS_MAX / 2 + 1));
+        check_component(&format!("(core module {half}) (core module {half})"), &[]);
+        check_component(&format!("(core module {half}) (core module {more})"), &["100001 globals, more than 100000"]);
         let nested = |depth: usize| format!("(core module (func {} {}))", "block ".repeat(depth), "end ".repeat(depth));
         check_component(&nested(NESTING_MAX), &[]);
         check_component(&nested(NESTING_MAX + 1), &["5001 blocks within each other"]);
