@@ -135,6 +135,9 @@ pub const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a statement may take until all of its answer is there; then it counts as lost, and its connection is closed. The
 /// longest ones, of a plan of 100,000 partitions, take a tenth of it.
 pub const DATABASE_ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// How long a connection may have been idle and is lent without being asked whether it is still there: a question takes as
+/// long as a statement, and whoever works asks far more often than this.
+pub const DATABASE_PING_AFTER: Duration = Duration::from_secs(1);
 /// How long a connection that nobody used may take to say that it is still there; then another one is opened, which
 /// [`DATABASE_CONNECT_TIMEOUT`] leaves time for.
 pub const DATABASE_PING_WAIT: Duration = Duration::from_secs(2);
@@ -289,12 +292,18 @@ pub const LIMITED_POLL: Duration = Duration::from_secs(1);
 pub const QUARANTINE_DEATHS: i64 = 6;
 /// How long a death is held against a component of which no attempt completes: longer than so many of the longest attempts.
 pub const DEATHS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Jobs that one process claims ahead of its guests' threads: what 50 ms of the shortest jobs use up.
-pub const CLAIM_AHEAD_MAX: usize = 512;
-/// The work that is claimed ahead, as time: a claim and its look-ups take a few milliseconds.
-pub const CLAIM_AHEAD: Duration = Duration::from_millis(50);
-/// Jobs that one commit carries: past that, the fsync is already shared by enough.
-pub const COMMIT_JOBS_MAX: usize = 500;
+/// Jobs that one process claims ahead of its guests' threads: what [`CLAIM_AHEAD`] of the shortest jobs use up.
+pub const CLAIM_AHEAD_MAX: usize = 2_048;
+/// The work that is claimed ahead, as time: what a job that comes now waits at most behind those of other tenants that
+/// are claimed already. A claim and its look-ups take some milliseconds whatever they carry: with half of this they are
+/// twice as many, and a worker does a tenth less.
+pub const CLAIM_AHEAD: Duration = Duration::from_millis(100);
+/// Jobs that one commit carries: past that, statements and fsync are shared by enough, and whoever waits for one of these
+/// jobs waits for all.
+pub const COMMIT_JOBS_MAX: usize = 1_000;
+/// Commits of one process under way at a time: one has the disk, the other the database's processor. With a single one
+/// both stand still in turn, and a worker does a fifth less; a third finds nothing left to use.
+pub const COMMITS_AT_ONCE: usize = 2;
 /// Bytes of inline blobs that the inputs of one job may bring into memory; more goes through the blob store.
 pub const INLINE_INPUT_BYTES_MAX: u64 = 8 * MIB;
 /// Empty claims wait this long at first...

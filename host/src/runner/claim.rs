@@ -70,7 +70,10 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
                 }
                 tokio::select! {
                     () = shared.wake.notified() => lanes.end_rest(),
-                    () = shared.pause(wait) => wait = (wait * 2).min(CLAIM_WAIT_MAX),
+                    () = shared.pause(wait) => {
+                        wait = (wait * 2).min(CLAIM_WAIT_MAX);
+                        lanes.forget_emptied();
+                    }
                 }
             }
             Ok(claims) => {
@@ -113,7 +116,7 @@ async fn claim(
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "lanes cannot be read for now"),
         }
     }
-    lanes.note(shares, &claimed);
+    lanes.note(shares, search, &claimed);
     Ok(claimed.claims)
 }
 

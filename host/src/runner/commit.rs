@@ -1,13 +1,14 @@
-//! Committing: every finished job that waits goes in one transaction; the next batch gathers while it runs.
+//! Committing: every finished job that waits goes in one transaction, and the next batch gathers and goes while the disk
+//! has that one.
 
 use std::sync::{Arc, atomic::Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
-use super::{Event, Finished, Shared, meters::LeaseLoss, retry::host_fault_wait_ms};
+use super::{Event, Finished, Shared, meters::LeaseLoss, retry::host_fault_wait_ms, vital};
 use crate::{
     id::JobId,
-    limit::{COMMIT_BYTES_MAX, COMMIT_JOBS_MAX, HOST_FAULT_WAIT_BASE, HOST_FAULT_WAIT_MAX},
+    limit::{COMMIT_BYTES_MAX, COMMIT_JOBS_MAX, COMMITS_AT_ONCE, HOST_FAULT_WAIT_BASE, HOST_FAULT_WAIT_MAX},
     pipeline::diagnostic::chain,
     store::{
         StoreError,
@@ -17,8 +18,10 @@ use crate::{
 
 /// Commits until the runner has stopped and nothing is left.
 pub(super) async fn commit_finished(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Finished>) {
+    let turns = Arc::new(Semaphore::new(COMMITS_AT_ONCE));
     let mut batch = Vec::with_capacity(COMMIT_JOBS_MAX);
     loop {
+        let turn = turns.clone().acquire_owned().await.expect("nobody closes the semaphore");
         tokio::select! {
             biased;
             received = queue.recv_many(&mut batch, COMMIT_JOBS_MAX) => if received == 0 { break },
@@ -29,18 +32,26 @@ pub(super) async fn commit_finished(shared: Arc<Shared>, mut queue: mpsc::Unboun
             // A claim that was on its way takes nothing of what is given back here.
             shared.claimed_last.cancelled().await;
         }
-        let jobs = batch.len();
-        for part in parts(std::mem::take(&mut batch)) {
-            let (jobs, rooms): (Vec<_>, Vec<_>) =
-                part.into_iter().map(|finished| (finished.job, finished.room)).unzip();
-            commit_batch(&shared, jobs).await;
-            drop(rooms);
-        }
-        shared.uncommitted.fetch_sub(jobs, Ordering::AcqRel);
-        shared.tell_of_room();
+        let (within, batch) = (shared.clone(), std::mem::take(&mut batch));
+        shared.tasks.spawn(vital(async move {
+            commit_in_parts(&within, batch).await;
+            drop(turn);
+        }));
     }
+    drop(turns.acquire_many(COMMITS_AT_ONCE as u32).await);
     shared.committed.cancel();
     shared.publish.notify_one();
+}
+
+async fn commit_in_parts(shared: &Shared, batch: Vec<Finished>) {
+    let jobs = batch.len();
+    for part in parts(batch) {
+        let (jobs, rooms): (Vec<_>, Vec<_>) = part.into_iter().map(|finished| (finished.job, finished.room)).unzip();
+        commit_batch(shared, jobs).await;
+        drop(rooms);
+    }
+    shared.uncommitted.fetch_sub(jobs, Ordering::AcqRel);
+    shared.tell_of_room();
 }
 
 /// Parts of about [`COMMIT_BYTES_MAX`] each.

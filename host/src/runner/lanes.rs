@@ -26,6 +26,9 @@ pub(super) struct Lanes {
 enum Known {
     /// Has jobs after this position, as far as is known.
     Active(ClaimPosition),
+    /// Had no more when it was found, in this turn. That it is known a little longer is for the sake of others: a search
+    /// finds one lane between each two.
+    Emptied(u64),
     /// Has jobs, and none for us: its queue is paused, or others have them.
     Resting,
     /// Other workers serve it.
@@ -106,12 +109,14 @@ impl Lanes {
     }
 
     /// Takes note of how far a claim went.
-    pub(super) fn note(&mut self, asked: &[LaneShare], claimed: &Claimed) {
+    pub(super) fn note(&mut self, asked: &[LaneShare], search: &LaneSearch, claimed: &Claimed) {
+        let turn = self.turn;
+        self.known.retain(|_, known| !matches!(known, Known::Emptied(since) if turn - *since >= TURNS_EMPTIED));
         let asked: HashMap<LaneId, &LaneShare> = asked.iter().map(|share| (share.lane, share)).collect();
         for (lane, reached) in &claimed.reached {
             match asked.get(lane) {
                 Some(share) => self.note_asked(share, reached),
-                None => self.note_found(*lane, reached),
+                None => self.note_found(*lane, search.each_found, reached),
             }
         }
     }
@@ -128,19 +133,25 @@ impl Lanes {
     }
 
     /// A lane that could not be described is found again.
-    fn note_found(&mut self, lane: LaneId, reached: &Reached) {
+    fn note_found(&mut self, lane: LaneId, most: i64, reached: &Reached) {
         let Some(described) = self.described.get(&lane) else { return };
         let known = match self.served.takes(&described.route) {
             false => Known::Foreign,
             true if reached.jobs == 0 => Known::Resting,
+            true if reached.jobs < most => Known::Emptied(self.turn),
             true => Known::Active(reached.position),
         };
         self.known.insert(lane, known);
     }
 
+    /// Looks again at lanes that were emptied: time has passed.
+    pub(super) fn forget_emptied(&mut self) {
+        self.known.retain(|_, known| !matches!(known, Known::Emptied(_)));
+    }
+
     /// Looks again at lanes that had nothing for us.
     pub(super) fn end_rest(&mut self) {
-        self.known.retain(|_, known| !matches!(known, Known::Resting));
+        self.known.retain(|_, known| !matches!(known, Known::Resting | Known::Emptied(_)));
     }
 
     /// Looks at every lane from its start again.
@@ -154,6 +165,9 @@ impl Lanes {
     }
 }
 
+/// Claims after which an emptied lane is looked at again: with two, what each claim finds grows as it would if nothing were
+/// forgotten, and a job that comes to such a lane meanwhile waits no longer than these.
+const TURNS_EMPTIED: u64 = 2;
 /// No lane's id.
 const BEFORE_ALL: i32 = -1;
 
@@ -284,21 +298,41 @@ mod tests {
     fn an_empty_lane_is_forgotten_once_it_was_read_from_its_start() {
         let mut lanes = lanes(&[("a", 1, 0)]);
         let asked = lanes.share(4);
-        lanes.note(&asked, &claimed(&[(1, 4)]));
+        lanes.note(&asked, &LaneSearch::default(), &claimed(&[(1, 4)]));
         let asked = lanes.share(4);
         assert_ne!(asked[0].after, ClaimPosition::START, "it goes on where it stopped");
-        lanes.note(&asked, &claimed(&[(1, 0)]));
+        lanes.note(&asked, &LaneSearch::default(), &claimed(&[(1, 0)]));
         let asked = lanes.share(4);
         assert_eq!(asked[0].after, ClaimPosition::START, "something may have come late");
-        lanes.note(&asked, &claimed(&[(1, 0)]));
+        lanes.note(&asked, &LaneSearch::default(), &claimed(&[(1, 0)]));
         assert!(lanes.is_empty() && lanes.known.is_empty());
+    }
+
+    fn search(each_found: i64) -> LaneSearch {
+        LaneSearch { gaps: vec![(BEFORE_ALL, i32::MAX)], each_found }
+    }
+
+    #[test]
+    fn a_lane_that_a_search_emptied_is_not_asked_again_and_hides_for_two_claims() {
+        for (taken, is_active) in [(4, true), (3, false)] {
+            let mut lanes = lanes(&[("a", 1, 0)]);
+            lanes.known.clear();
+            lanes.note(&[], &search(4), &claimed(&[(1, taken)]));
+            assert_eq!(!lanes.is_empty(), is_active, "{taken} of 4");
+            assert_eq!(lanes.search(8).gaps.len(), 2, "others are found on both sides of it");
+            for _claim in 0..TURNS_EMPTIED {
+                lanes.share(4);
+            }
+            lanes.note(&[], &search(4), &claimed(&[]));
+            assert_eq!(lanes.search(8).gaps.len(), if is_active { 2 } else { 1 });
+        }
     }
 
     #[test]
     fn a_lane_without_jobs_for_us_rests_until_the_next_start() {
         let mut lanes = lanes(&[("a", 1, 0)]);
         lanes.known.clear();
-        lanes.note(&[], &claimed(&[(1, 0)]));
+        lanes.note(&[], &search(4), &claimed(&[(1, 0)]));
         assert!(lanes.is_empty());
         assert_eq!(lanes.search(8).gaps, [(-1, 1), (1, i32::MAX)], "it does not hide those beside it");
         lanes.start_over();
@@ -318,7 +352,7 @@ mod tests {
         ] {
             let mut lanes = Lanes::new(Served { queues: Some(vec!["mine".into()]), tags });
             lanes.describe(vec![(LaneId(1), lane(route.clone()))]);
-            lanes.note(&[], &claimed(&[(1, i64::from(served))]));
+            lanes.note(&[], &search(1), &claimed(&[(1, i64::from(served))]));
             lanes.start_over();
             assert_eq!(!lanes.is_empty(), served, "{route:?}");
             assert_eq!(lanes.search(8).gaps.len(), 2, "it is known");
