@@ -1,7 +1,8 @@
 //! Announcements: that there is work, said to workers of other processes so that they need not wait for their next look.
 //!
 //! Nothing depends on one: a worker that misses it looks by itself before long. They are made by statements of their own,
-//! after the commit of what they tell of: within it, `notify` would have all commits wait for each other.
+//! after the commit of what they tell of: within it, `notify` would have all commits wait for each other. That of a
+//! submission goes to the server in the same message as its commit.
 
 use sqlx::{Executor as _, postgres::PgListener};
 use tokio::time::timeout;
@@ -11,6 +12,8 @@ use crate::limit::{DATABASE_CONNECT_TIMEOUT, LISTENED_IN_SILENCE_MAX};
 
 /// The channel of announcements.
 const CHANNEL: &str = "flowstone_ready";
+/// Ends a transaction and then announces, for [`Transaction::commit_with`](super::Transaction::commit_with).
+pub(super) const COMMIT_AND_ANNOUNCE: &str = "commit; select pg_notify('flowstone_ready', '')";
 
 impl Store {
     /// Tells the workers of all processes that jobs have become ready. What goes wrong costs them a moment.

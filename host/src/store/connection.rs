@@ -16,7 +16,7 @@ use std::{
 
 use futures_util::{
     StreamExt as _, TryFutureExt as _, TryStreamExt as _,
-    future::BoxFuture,
+    future::{BoxFuture, ready},
     stream::{self, BoxStream},
 };
 use sqlx::{
@@ -29,7 +29,8 @@ use tokio::time::timeout;
 
 use super::{SESSION_SETTINGS, Sessions, TRANSACTION_SETTINGS};
 use crate::limit::{
-    DATABASE_ANSWER_WAIT, DATABASE_CONNECT_TIMEOUT, DATABASE_CONNECTIONS_MAX, DATABASE_PING_WAIT, DATABASE_RETURN_WAIT,
+    DATABASE_ANSWER_WAIT, DATABASE_CONNECT_TIMEOUT, DATABASE_CONNECTIONS_MAX, DATABASE_PING_AFTER, DATABASE_PING_WAIT,
+    DATABASE_RETURN_WAIT,
 };
 
 /// The connections of one process.
@@ -45,10 +46,14 @@ impl Pool {
         let pool = PgPoolOptions::new()
             .max_connections(DATABASE_CONNECTIONS_MAX)
             .acquire_timeout(DATABASE_CONNECT_TIMEOUT)
-            // The pool's own test waits as long as whoever asks; this one leaves time for another connection.
+            // The pool's own test waits as long as whoever asks; this one leaves time for another connection. It is not
+            // made at all while the test at the last return is fresh.
             .test_before_acquire(false)
-            .before_acquire(|connection, _| {
-                Box::pin(async move { Ok(matches!(timeout(DATABASE_PING_WAIT, connection.ping()).await, Ok(Ok(())))) })
+            .before_acquire(|connection, last| {
+                Box::pin(async move {
+                    let is_fresh = last.idle_for < DATABASE_PING_AFTER;
+                    Ok(is_fresh || matches!(timeout(DATABASE_PING_WAIT, connection.ping()).await, Ok(Ok(()))))
+                })
             })
             .after_connect(move |connection, _| {
                 Box::pin(async move {
@@ -184,6 +189,22 @@ impl Transaction {
     /// An error may come after it has become true: the answer was lost, and not what it answers.
     pub(super) async fn commit(self) -> sqlx::Result<()> {
         self.0.commit().await
+    }
+
+    /// The same for a text that begins with the commit, and goes on in the same message with a statement of its own:
+    /// that one's answer is nobody's concern.
+    pub(super) async fn commit_with(mut self, text: &'static str) -> sqlx::Result<()> {
+        let connection = &mut self.0;
+        connection.is_in_transaction = false;
+        let mut answers = connection.ask().fetch_many(sqlx::raw_sql(text));
+        let answer = in_time(async move {
+            answers.try_next().await?;
+            Ok(answers.try_for_each(|_| ready(Ok(()))).await)
+        });
+        let answer = answer.await;
+        let rest = connection.answered(answer)?;
+        connection.is_asking = rest.is_err();
+        Ok(())
     }
 }
 

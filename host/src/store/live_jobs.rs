@@ -41,7 +41,7 @@ impl Store {
         let taken = sqlx::query_scalar!(
             "insert into live_job (tenant_id, asset_id, partition_key, recipe, job_id)
              select w.tenant_id, w.asset_id, w.partition_key, w.recipe, w.job_id
-             from unnest($1::text[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[])
+             from unnest((select $1::text[]), $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[])
                  as w (tenant_id, asset_id, partition_key, recipe, job_id, token)
              join job_lease l on l.tenant_id = w.tenant_id and l.job_id = w.job_id and l.token = w.token
              order by w.tenant_id, w.asset_id, w.partition_key, w.recipe

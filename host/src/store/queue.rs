@@ -199,11 +199,11 @@ impl Store {
             r#"with hasty as materialized (select set_config('synchronous_commit', 'off', true)),
                asked as materialized (
                    select lane_id, most, timestamptz 'epoch' + after_us * interval '1 microsecond' as after_at, after_job
-                   from unnest($3::int[], $4::bigint[], $5::float8[], $6::uuid[])
+                   from unnest((select $3::int[]), $4::bigint[], $5::float8[], $6::uuid[])
                        as s (lane_id, most, after_us, after_job)
                    union all
                    select f.lane_id, $9, timestamptz 'epoch', '00000000-0000-0000-0000-000000000000'
-                   from unnest($7::int[], $8::int[]) as gap (low, high)
+                   from unnest((select $7::int[]), $8::int[]) as gap (low, high)
                    cross join lateral (
                        select lane_id from job_ready where lane_id > gap.low and lane_id < gap.high
                        order by lane_id limit 1) f),
@@ -294,7 +294,7 @@ impl Store {
                       case when (select exists (select from quota)) then
                           exists (select from quota q where q.tenant_id = v.tenant_id and q.used >= q.amount
                               and q.period_start = date_trunc(q.period, now(), 'UTC')) else false end as "over_quota!"
-               from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
+               from unnest((select $1::text[]), $2::uuid[]) as c (tenant_id, job_id)
                cross join lateral (
                    select * from job where tenant_id = c.tenant_id and job_id = c.job_id offset 0) j
                join run r on r.tenant_id = j.tenant_id and r.run_id = j.run_id
@@ -347,7 +347,7 @@ impl Store {
                       m.version_digest as "version_digest?",
                       m.size_bytes as "size_bytes?", m.media_type as "media_type?", m.metadata as "metadata?",
                       coalesce(b.inline, false) as "inline!"
-               from unnest($1::text[], $2::uuid[]) as c (tenant_id, job_id)
+               from unnest((select $1::text[]), $2::uuid[]) as c (tenant_id, job_id)
                cross join lateral (
                    select * from job_input where tenant_id = c.tenant_id and job_id = c.job_id offset 0) i
                left join lateral (

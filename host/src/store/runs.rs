@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 use super::{
-    Connection, Store, StoreError, column,
+    Connection, Store, StoreError,
+    announcements::COMMIT_AND_ANNOUNCE,
+    column,
     commit::{Committed, End, end_jobs, job_name},
     error::Doing as _,
     lanes::{LaneId, ensure_lanes},
@@ -185,9 +187,7 @@ impl Store {
     pub async fn submit_run(&self, run: &NewRun) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await.doing("submitting a run")?;
         insert_run(&mut transaction, run, "user").await?;
-        transaction.commit().await.doing("submitting a run")?;
-        self.announce_ready_jobs().await;
-        Ok(())
+        transaction.commit_with(COMMIT_AND_ANNOUNCE).await.doing("submitting a run")
     }
 
     /// One run.
@@ -467,9 +467,13 @@ impl Store {
 /// Writes a run and all its jobs, on behalf of an actor.
 pub(super) async fn insert_run(connection: &mut Connection, run: &NewRun, actor: &str) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into run (tenant_id, run_id, pipeline_version_id, owner_id, request, jobs, state, finished_at, backfill_id)
-         values ($1, $2, $3, $4, $5, $6, case when $6 = 0 then 'succeeded' else 'running' end,
-                 case when $6 = 0 then now() end, $7)",
+        "with submitted as (
+             insert into run
+                 (tenant_id, run_id, pipeline_version_id, owner_id, request, jobs, state, finished_at, backfill_id)
+             values ($1, $2, $3, $4, $5, $6, case when $6 = 0 then 'succeeded' else 'running' end,
+                 case when $6 = 0 then now() end, $7))
+         insert into audit (tenant_id, actor, action, subject, details)
+         values ($1, $8, 'run.submitted', $9, jsonb_build_object('jobs', $6::int, 'request', $5::jsonb))",
         run.tenant,
         run.id.0,
         run.pipeline_version.0,
@@ -477,36 +481,23 @@ pub(super) async fn insert_run(connection: &mut Connection, run: &NewRun, actor:
         run.request,
         run.jobs.len() as i32,
         run.backfill.map(|backfill| backfill.0) as Option<Uuid>,
+        actor,
+        run.id.to_string(),
     )
     .execute(&mut *connection)
     .await
     .doing("submitting a run")?;
+    let routes = run.jobs.iter().map(|job| &job.route).collect();
+    let lanes = ensure_lanes(connection, &run.tenant, run.pipeline, routes).await?;
     let dependents = count_dependents(run);
     for jobs in run.jobs.chunks(INSERT_ROWS_MAX) {
-        insert_jobs(connection, run, jobs, &dependents).await?;
+        insert_jobs(connection, run, jobs, &dependents, &lanes).await?;
     }
     let inputs: Vec<(JobId, &NewJobInput)> =
         run.jobs.iter().flat_map(|job| job.inputs.iter().map(|input| (job.id, input))).collect();
     for inputs in inputs.chunks(INSERT_ROWS_MAX) {
         insert_inputs(connection, &run.tenant, inputs).await?;
     }
-    let routes = run.jobs.iter().map(|job| &job.route).collect();
-    let lanes = ensure_lanes(connection, &run.tenant, run.pipeline, routes).await?;
-    for jobs in run.jobs.chunks(INSERT_ROWS_MAX) {
-        enqueue_jobs(connection, &run.tenant, jobs, &lanes).await?;
-    }
-    sqlx::query!(
-        "insert into audit (tenant_id, actor, action, subject, details)
-         values ($1, $5, 'run.submitted', $2, jsonb_build_object('jobs', $3::int, 'request', $4::jsonb))",
-        run.tenant,
-        run.id.to_string(),
-        run.jobs.len() as i32,
-        run.request,
-        actor,
-    )
-    .execute(&mut *connection)
-    .await
-    .doing("submitting a run")?;
     Ok(())
 }
 
@@ -521,17 +512,28 @@ fn count_dependents(run: &NewRun) -> HashMap<JobId, i32> {
     dependents
 }
 
+/// With their places in the queue: those that wait for no other job are ready when this is committed.
 async fn insert_jobs(
     connection: &mut Connection,
     run: &NewRun,
     jobs: &[NewJob],
     dependents: &HashMap<JobId, i32>,
+    lanes: &HashMap<Route, LaneId>,
 ) -> Result<(), StoreError> {
+    let awaited = |job: &NewJob| job.inputs.iter().filter(|input| matches!(input.origin, InputOrigin::Job(_))).count();
     sqlx::query!(
-        "insert into job
-             (tenant_id, run_id, job_id, asset_version_id, partition_key, reason, forced, inputs, dependents)
-         select $1, $2, * from unnest(
-             $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bool[], $8::int[], $9::int[])",
+        "with submitted as (
+             select * from unnest($3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bool[], $8::int[], $9::int[],
+                 $10::int[], $11::int[]) as s (job_id, asset_version_id, partition_key, reason, forced, inputs, dependents,
+                 lane_id, remaining)),
+         known as (
+             insert into job (tenant_id, run_id, job_id, asset_version_id, partition_key, reason, forced, inputs, dependents)
+             select $1, $2, job_id, asset_version_id, partition_key, reason, forced, inputs, dependents from submitted),
+         blocked as (
+             insert into job_blocked (tenant_id, job_id, lane_id, remaining)
+             select $1, job_id, lane_id, remaining from submitted where remaining > 0)
+         insert into job_ready (tenant_id, job_id, lane_id)
+         select $1, job_id, lane_id from submitted where remaining = 0",
         run.tenant,
         run.id.0,
         &column(jobs, |job| job.id.0),
@@ -541,6 +543,8 @@ async fn insert_jobs(
         &column(jobs, |job| job.forced),
         &column(jobs, |job| job.inputs.len() as i32),
         &column(jobs, |job| dependents.get(&job.id).copied().unwrap_or(0)),
+        &column(jobs, |job| lanes[&job.route].0),
+        &column(jobs, |job| awaited(job) as i32),
     )
     .execute(connection)
     .await
@@ -579,38 +583,6 @@ async fn insert_inputs(
         true => Err(StoreError::Expired),
         false => Ok(()),
     }
-}
-
-async fn enqueue_jobs(
-    connection: &mut Connection,
-    tenant: &str,
-    jobs: &[NewJob],
-    lanes: &HashMap<Route, LaneId>,
-) -> Result<(), StoreError> {
-    let pending =
-        |job: &NewJob| job.inputs.iter().filter(|input| matches!(input.origin, InputOrigin::Job(_))).count() as i32;
-    let (blocked, ready): (Vec<&NewJob>, Vec<&NewJob>) = jobs.iter().partition(|job| pending(job) > 0);
-    sqlx::query!(
-        "insert into job_blocked (tenant_id, job_id, lane_id, remaining)
-         select $1, * from unnest($2::uuid[], $3::int[], $4::int[])",
-        tenant,
-        &column(&blocked, |job| job.id.0),
-        &column(&blocked, |job| lanes[&job.route].0),
-        &column(&blocked, |job| pending(job)),
-    )
-    .execute(&mut *connection)
-    .await
-    .doing("enqueueing jobs")?;
-    sqlx::query!(
-        "insert into job_ready (tenant_id, job_id, lane_id) select $1, * from unnest($2::uuid[], $3::int[])",
-        tenant,
-        &column(&ready, |job| job.id.0),
-        &column(&ready, |job| lanes[&job.route].0),
-    )
-    .execute(connection)
-    .await
-    .doing("enqueueing jobs")?;
-    Ok(())
 }
 
 /// Takes the jobs of a run that nobody works on out of the queue, wherever they wait.

@@ -9,7 +9,8 @@ from table import percentile
 
 # Of the command, which is a process each time, one for so many samples.
 SAMPLES_A_COMMAND = 20
-WARM_UP = 10
+# Until each connection of either process has prepared and planned its statements: a worker that is up has.
+WARM_UP = 50
 JOB_SECONDS = 30
 
 

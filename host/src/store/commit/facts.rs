@@ -93,7 +93,7 @@ pub(super) async fn insert_blobs(connection: &mut Connection, made: &[Made<'_>])
     rows.dedup_by_key(|(tenant, digest, _, _)| (*tenant, *digest));
     sqlx::query!(
         "with wanted as materialized (
-             select * from unnest($1::text[], $2::bytea[], $3::bigint[], $4::bytea[])
+             select * from unnest((select $1::text[]), $2::bytea[], $3::bigint[], $4::bytea[])
                  as w (tenant_id, digest, size_bytes, bytes)),
          held as materialized (
              select b.tenant_id, b.digest from wanted w cross join lateral (
@@ -167,7 +167,7 @@ pub(super) async fn insert_materializations(connection: &mut Connection, made: &
              insert into materialization (tenant_id, materialization_id, asset_id, asset_version_id, partition_key,
                  run_id, job_id, attempt_id, output_digest, size_bytes, media_type, metadata, version_digest, recipe,
                  sources_digest, input_digests, engine_id, reused_from)
-             select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[], $7::uuid[],
+             select * from unnest((select $1::text[]), $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[], $7::uuid[],
                  $8::uuid[], $9::bytea[], $10::bigint[], $11::text[], $12::jsonb[], $13::bytea[], $14::bytea[],
                  $15::bytea[], $16::bytea[], $17::text[], $18::uuid[])
              returning tenant_id, materialization_id, asset_id, partition_key, sequence, asset_version_id, output_digest,

@@ -81,7 +81,7 @@ impl Store {
 pub(super) async fn give_up_keys(connection: &mut Connection, ends: &[End]) -> Result<(), StoreError> {
     sqlx::query!(
         "delete from live_job where ctid = any(array(
-             select k.place from unnest($1::text[], $2::uuid[]) as e (tenant_id, job_id)
+             select k.place from unnest((select $1::text[]), $2::uuid[]) as e (tenant_id, job_id)
              cross join lateral (
                  select ctid as place from live_job
                  where job_id = e.job_id and tenant_id is not distinct from e.tenant_id offset 0) k))",

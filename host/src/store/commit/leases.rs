@@ -28,7 +28,8 @@ pub(super) async fn delete_leases(
 ) -> Result<HashMap<Uuid, EndedLease>, StoreError> {
     let held = sqlx::query!(
         r#"with held as materialized (
-             select l.ctid as place from unnest($1::text[], $2::uuid[], $3::uuid[]) as b (tenant_id, job_id, token)
+             select l.ctid as place
+             from unnest((select $1::text[]), $2::uuid[], $3::uuid[]) as b (tenant_id, job_id, token)
              join job_lease l on l.tenant_id = b.tenant_id and l.job_id = b.job_id and l.token = b.token)
          delete from job_lease l where ctid = any(array(select place from held))
          returning job_id, permits, (extract(epoch from claimed_at) * 1000000)::bigint as "claimed_us!",
