@@ -299,8 +299,8 @@ pub const CLAIM_AHEAD_MAX: usize = 2_048;
 /// twice as many, and a worker does a tenth less.
 pub const CLAIM_AHEAD: Duration = Duration::from_millis(100);
 /// Jobs that one commit carries: past that, statements and fsync are shared by enough, and whoever waits for one of these
-/// jobs waits for all.
-pub const COMMIT_JOBS_MAX: usize = 1_000;
+/// jobs waits for all. With twice as many a worker does a fiftieth more.
+pub const COMMIT_JOBS_MAX: usize = 500;
 /// Commits of one process under way at a time: one has the disk, the other the database's processor. With a single one
 /// both stand still in turn, and a worker does a fifth less; a third finds nothing left to use.
 pub const COMMITS_AT_ONCE: usize = 2;

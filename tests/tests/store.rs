@@ -495,6 +495,40 @@ async fn the_claim_finds_its_rows_by_their_place_under_a_generic_plan() {
     }
 }
 
+/// They are planned once, perhaps while every table is small, when any index seems as good as any other.
+#[tokio::test]
+async fn what_is_planned_once_reaches_its_rows_by_their_keys() {
+    let bench = Bench::new().await;
+    let mut connection = bench.database.pool().await.acquire().await.unwrap();
+    sqlx::raw_sql(SESSION_SETTINGS).execute(&mut *connection).await.unwrap();
+    sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
+    let statements = checked_statements().filter(|checked| text_of(checked).contains("unnest((select $"));
+    let mut seen = 0;
+    for (n, checked) in statements.enumerate() {
+        let types = checked["describe"]["parameters"]["Left"].as_array().unwrap();
+        let types: Vec<String> = types.iter().map(|name| sql_type(name.as_str().unwrap())).collect();
+        let nulls = vec!["null"; types.len()].join(", ");
+        let statement = text_of(&checked);
+        let prepare = sqlx::AssertSqlSafe(format!("prepare s{n} ({}) as {statement}", types.join(", ")));
+        sqlx::raw_sql(prepare).execute(&mut *connection).await.unwrap();
+        let explain = sqlx::AssertSqlSafe(format!("explain (costs off) execute s{n} ({nulls})"));
+        let plan: Vec<String> = sqlx::query_scalar(explain).fetch_all(&mut *connection).await.unwrap();
+        for (line, before) in plan.iter().skip(1).zip(&plan) {
+            // A tenant has a handful of quotas.
+            let is_of_all = line.contains("Index Cond: (tenant_id = ") && !before.contains("quota");
+            assert!(!is_of_all && !line.contains("Join Filter"), "{line} of\n{statement}\n{}", plan.join("\n"));
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 8, "what claims and commits ask");
+}
+
+/// As Postgres calls what the build calls so.
+fn sql_type(name: &str) -> String {
+    let (name, is_array) = name.strip_suffix("Array").map_or((name, ""), |name| (name, "[]"));
+    format!("{}{is_array}", name.to_lowercase())
+}
+
 /// While a table is small every such index seems as good as the primary key, and the check of a foreign key keeps the
 /// plan it made then: with another index it reads all of the tenant's rows for each row that is checked.
 #[tokio::test]
@@ -514,16 +548,23 @@ async fn of_a_table_that_foreign_keys_name_only_the_primary_key_begins_with_the_
 
 /// The one statement with these texts as the program has it, from what its build checked.
 pub fn statement_of(texts: &[&str]) -> String {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../.sqlx");
-    let mut found = std::fs::read_dir(folder).unwrap().filter_map(|entry| {
-        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        let checked: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let statement = checked["query"].as_str().unwrap();
-        texts.iter().all(|text| statement.contains(text)).then(|| statement.to_owned())
-    });
+    let statements = checked_statements().map(|checked| text_of(&checked).to_owned());
+    let mut found = statements.filter(|statement| texts.iter().all(|text| statement.contains(text)));
     let statement = found.next().expect("it is among the checked statements");
     assert!(found.next().is_none(), "there is one statement with {texts:?}");
     statement
+}
+
+fn checked_statements() -> impl Iterator<Item = serde_json::Value> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../.sqlx");
+    std::fs::read_dir(folder).unwrap().map(|entry| {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        serde_json::from_str(&text).unwrap()
+    })
+}
+
+fn text_of(checked: &serde_json::Value) -> &str {
+    checked["query"].as_str().unwrap()
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ impl Default for Meters {
             commits: Counter::default(),
             committed_jobs: Counter::default(),
             // Up to COMMIT_JOBS_MAX.
-            commit_batch_jobs: Histogram::new([1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0]),
+            commit_batch_jobs: Histogram::new([1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 350.0, 500.0]),
             attempts,
             attempts_of,
             fuel: Counter::default(),

@@ -297,9 +297,13 @@ impl Store {
                from unnest((select $1::text[]), $2::uuid[]) as c (tenant_id, job_id)
                cross join lateral (
                    select * from job where tenant_id = c.tenant_id and job_id = c.job_id offset 0) j
-               join run r on r.tenant_id = j.tenant_id and r.run_id = j.run_id
-               join asset_version v on v.tenant_id = j.tenant_id and v.asset_version_id = j.asset_version_id
-               join asset a on a.tenant_id = v.tenant_id and a.asset_id = v.asset_id"#,
+               cross join lateral (
+                   select cancel_requested_at from run where tenant_id = j.tenant_id and run_id = j.run_id offset 0) r
+               cross join lateral (
+                   select * from asset_version
+                   where tenant_id = j.tenant_id and asset_version_id = j.asset_version_id offset 0) v
+               cross join lateral (
+                   select * from asset where tenant_id = v.tenant_id and asset_id = v.asset_id offset 0) a"#,
             &column(&claims, |claim| claim.tenant.clone()),
             &column(&claims, |claim| claim.job.0),
             TENANT_POOL,
@@ -356,7 +360,8 @@ impl Store {
                left join lateral (
                    select * from materialization where tenant_id = i.tenant_id
                        and materialization_id = coalesce(i.materialization_id, e.materialization_id) offset 0) m on true
-               left join asset a on a.tenant_id = m.tenant_id and a.asset_id = m.asset_id
+               left join lateral (
+                   select name from asset where tenant_id = m.tenant_id and asset_id = m.asset_id offset 0) a on true
                left join lateral (
                    select bytes is not null as inline from blob
                    where tenant_id = m.tenant_id and digest = m.output_digest offset 0) b on true
