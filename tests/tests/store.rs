@@ -193,6 +193,8 @@ impl Bench {
             "job_ready" => "select count(*) from job_ready",
             "job_blocked" => "select count(*) from job_blocked",
             "job_release" => "select count(*) from job_release",
+            "job_deferred" => "select count(*) from job_deferred",
+            "job_end" => "select count(*) from job_end",
             other => panic!("{other} is not counted here"),
         };
         sqlx::query_scalar(statement).fetch_one(&self.database.pool().await).await.unwrap()
@@ -294,15 +296,41 @@ async fn a_stale_attempt_cannot_commit() {
 
     let late = bench.finished(zombie.clone(), run, bench.made("a", "none", b"late", vec![]));
     let committed = bench.store.commit_finished_jobs(&[late]).await.unwrap();
-    assert_eq!(committed.fenced, [zombie.job]);
+    assert_eq!(committed.fenced, [zombie.key()]);
     assert_eq!((bench.count("materialization").await, bench.count("attempt").await), (0, 1), "only the lost attempt");
 
     let right = bench.finished(second, run, bench.made("a", "none", b"right", vec![]));
     let committed = bench.store.commit_finished_jobs(std::slice::from_ref(&right)).await.unwrap();
     assert_eq!(committed.ended.len(), 1);
-    let again = bench.store.commit_finished_jobs(&[right]).await.unwrap();
-    assert_eq!(again.fenced, [zombie.job], "a commit repeated writes nothing");
+    let again = bench.store.commit_finished_jobs(std::slice::from_ref(&right)).await.unwrap();
+    assert_eq!(again.fenced, [right.claim.key()], "a commit repeated writes nothing");
     assert_eq!(bench.count("materialization").await, 1);
+}
+
+/// A server that forgets a claim gives its job to the same worker again, which may finish both at once.
+#[tokio::test]
+async fn of_two_claims_of_a_job_in_one_commit_only_the_later_one_writes() {
+    for lost_is_first in [true, false] {
+        let bench = Bench::new().await;
+        let (run, _) = bench.submit(&[("a", "none", &[])]).await;
+        let lost = bench.claim_one().await;
+        bench.store.return_unanswered_claims(bench.worker, &[lost.token]).await.unwrap();
+        let held = bench.claim_one().await;
+        assert_eq!(held.job, lost.job);
+        let deferred = Ending::Deferred { wait_ms: 0, cause: "trouble".to_owned(), counts: Counts::Released };
+        let mut batch = vec![
+            bench.finished(lost.clone(), run, deferred),
+            bench.finished(held, run, bench.made("a", "none", b"right", vec![])),
+        ];
+        if !lost_is_first {
+            batch.reverse();
+        }
+        let committed = bench.store.commit_finished_jobs(&batch).await.unwrap();
+        assert_eq!(committed.fenced, [lost.key()]);
+        assert_eq!((committed.ended.len(), committed.deferred.len()), (1, 0));
+        assert_eq!((bench.count("job_end").await, bench.count("job_deferred").await), (1, 0));
+        assert_eq!((bench.count("materialization").await, bench.count("attempt").await), (1, 1));
+    }
 }
 
 #[tokio::test]

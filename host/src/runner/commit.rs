@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{Event, Finished, Shared, meters::LeaseLoss, retry::host_fault_wait_ms, vital};
 use crate::{
-    id::JobId,
+    id::{ClaimToken, JobId},
     limit::{COMMIT_BYTES_MAX, COMMIT_JOBS_MAX, COMMITS_AT_ONCE, HOST_FAULT_WAIT_BASE, HOST_FAULT_WAIT_MAX},
     pipeline::diagnostic::chain,
     store::{
@@ -130,13 +130,13 @@ fn without_record(job: FinishedJob, error: &StoreError) -> FinishedJob {
 const REFUSED: &str = "its record was refused";
 
 async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, answer_was_lost: bool) {
-    let fenced: Vec<&FinishedJob> = batch.iter().filter(|item| committed.fenced.contains(&item.claim.job)).collect();
+    let fenced: Vec<&FinishedJob> = batch.iter().filter(|item| committed.fenced.contains(&item.claim.key())).collect();
     // An earlier try at this commit may have gone through before its answer was lost.
     let recorded = match answer_was_lost && !fenced.is_empty() {
         true => find_recorded(shared, &fenced).await,
         false => Vec::new(),
     };
-    for item in fenced.iter().filter(|item| item.attempt.is_some() && !recorded.contains(&item.claim.job)) {
+    for item in fenced.iter().filter(|item| item.attempt.is_some() && !recorded.contains(&item.claim.key())) {
         tracing::warn!(job.id = %item.claim.job, "a job was no longer this worker's; its result was dropped");
     }
     shared.trace_ends(batch, &committed);
@@ -149,7 +149,7 @@ async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, an
     }
     let told = committed.deferred.into_iter();
     // Of an earlier try that went through, as far as it is known.
-    let recorded = fenced.iter().filter(|item| recorded.contains(&item.claim.job));
+    let recorded = fenced.iter().filter(|item| recorded.contains(&item.claim.key()));
     for DeferredJob { job, run, cause, wait_ms } in told.chain(recorded.filter_map(|item| DeferredJob::of(item))) {
         shared.tell(Event::Deferred { run, job, cause, wait_ms });
     }
@@ -168,7 +168,7 @@ async fn report(shared: &Shared, batch: &[FinishedJob], committed: Committed, an
 }
 
 /// Which of them an earlier try has recorded. While the database is away it waits, like the commit itself.
-async fn find_recorded(shared: &Shared, fenced: &[&FinishedJob]) -> Vec<JobId> {
+async fn find_recorded(shared: &Shared, fenced: &[&FinishedJob]) -> Vec<(JobId, ClaimToken)> {
     loop {
         match shared.store.find_recorded_attempts(fenced).await {
             Ok(recorded) => return recorded,
@@ -184,14 +184,20 @@ async fn find_recorded(shared: &Shared, fenced: &[&FinishedJob]) -> Vec<JobId> {
 }
 
 /// What this commit has recorded, and an earlier try at it whose answer was lost.
-fn count(shared: &Shared, jobs: usize, fenced: &[&FinishedJob], recorded: &[JobId], committed: &Committed) {
+fn count(
+    shared: &Shared,
+    jobs: usize,
+    fenced: &[&FinishedJob],
+    recorded: &[(JobId, ClaimToken)],
+    committed: &Committed,
+) {
     let meters = &shared.meters;
     meters.commits.inc();
     meters.commit_batch_jobs.observe(jobs as f64);
     meters.committed_jobs.inc_by((jobs - fenced.len() + recorded.len()) as u64);
     committed.attempts.iter().for_each(|attempt| meters.count_attempt(attempt));
     let (earlier, lost): (Vec<&FinishedJob>, Vec<&FinishedJob>) =
-        fenced.iter().partition(|item| recorded.contains(&item.claim.job));
+        fenced.iter().partition(|item| recorded.contains(&item.claim.key()));
     earlier.iter().filter_map(|item| RecordedAttempt::of(item)).for_each(|attempt| meters.count_attempt(&attempt));
     meters.count_lease_losses(LeaseLoss::StaleCommit, lost.len());
 }

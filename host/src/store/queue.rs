@@ -28,6 +28,13 @@ pub struct Claim {
     pub released: i16,
 }
 
+impl Claim {
+    /// What tells it from every other claim of any job.
+    pub fn key(&self) -> (JobId, ClaimToken) {
+        (self.job, self.token)
+    }
+}
+
 /// How far a lane has been claimed: the next claim starts after it, past the dead entries of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimPosition {

@@ -5,10 +5,15 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::values::{Counts, Ending, FinishedJob};
-use crate::store::{Connection, StoreError, column, error::Doing as _, queue::Claim};
+use crate::{
+    id::ClaimToken,
+    store::{Connection, StoreError, column, error::Doing as _, queue::Claim},
+};
 
 /// A lease that a commit ended.
 pub(super) struct EndedLease {
+    /// Of the claim that had it.
+    pub(super) token: ClaimToken,
     /// When it was claimed, in microseconds since 1970, by the database's clock.
     pub(super) claimed_us: i64,
     /// The permits that went with it.
@@ -19,7 +24,8 @@ pub(super) struct EndedLease {
     pub(super) are_deaths_noted: bool,
 }
 
-/// The fence: only rows that still carry the claim's token go, and only their jobs are written. Returns these.
+/// The fence: only rows that still carry the claim's token go, and only what was finished under it is written. A batch may
+/// hold the same job of an earlier claim of the same worker, which was lost. Returns the leases that went, by job.
 /// A row that a rescue takes meanwhile is gone when the delete comes to it; nobody else
 /// waits for leases of this worker, so no order of locks is needed.
 pub(super) async fn delete_leases(
@@ -32,7 +38,7 @@ pub(super) async fn delete_leases(
              from unnest((select $1::text[]), $2::uuid[], $3::uuid[]) as b (tenant_id, job_id, token)
              join job_lease l on l.tenant_id = b.tenant_id and l.job_id = b.job_id and l.token = b.token)
          delete from job_lease l where ctid = any(array(select place from held))
-         returning job_id, permits, (extract(epoch from claimed_at) * 1000000)::bigint as "claimed_us!",
+         returning job_id, token, permits, (extract(epoch from claimed_at) * 1000000)::bigint as "claimed_us!",
               (select exists (select from component_death)) as "are_deaths_noted!",
               (select exists (select from quota)) as "are_there_quotas!""#,
         &column(batch, |item| item.claim.tenant.clone()),
@@ -46,6 +52,7 @@ pub(super) async fn delete_leases(
         .into_iter()
         .map(|row| {
             let lease = EndedLease {
+                token: ClaimToken(row.token),
                 claimed_us: row.claimed_us,
                 permits: row.permits.unwrap_or_default(),
                 are_there_quotas: row.are_there_quotas,

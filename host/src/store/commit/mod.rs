@@ -31,7 +31,7 @@ use super::{
     quarantine::forgive,
     quotas::{Used, count_use},
 };
-use crate::id::JobId;
+use crate::id::{ClaimToken, JobId};
 use facts::{
     Made, find_collected_jobs, find_expired_jobs, insert_attempts, insert_blobs, insert_edges, insert_external_reads,
     insert_materializations, insert_staged_files,
@@ -43,8 +43,9 @@ impl Store {
     pub async fn commit_finished_jobs(&self, batch: &[FinishedJob]) -> Result<Committed, StoreError> {
         let mut transaction = self.pool.begin().await.doing("opening a commit")?;
         let held = delete_leases(&mut transaction, batch).await?;
-        let (mine, fenced): (Vec<&FinishedJob>, Vec<&FinishedJob>) =
-            batch.iter().partition(|item| held.contains_key(&item.claim.job.0));
+        let is_mine =
+            |item: &&FinishedJob| held.get(&item.claim.job.0).is_some_and(|lease| lease.token == item.claim.token);
+        let (mine, fenced): (Vec<&FinishedJob>, Vec<&FinishedJob>) = batch.iter().partition(is_mine);
         let settled = settle_buckets(&mut transaction, mine).await?;
         let mine: Vec<&FinishedJob> = settled.iter().map(|item| &**item).collect();
 
@@ -99,16 +100,16 @@ impl Store {
         transaction.commit().await.doing("committing")?;
         committed.deferred = mine.iter().filter_map(|item| DeferredJob::of(item)).collect();
         committed.attempts = mine.iter().filter_map(|item| RecordedAttempt::of(item)).collect();
-        committed.fenced = fenced.iter().map(|item| item.claim.job).collect();
+        committed.fenced = fenced.iter().map(|item| item.claim.key()).collect();
         committed.to_publish =
             made.iter().filter(|(_, new)| !new.staged_files.is_empty()).map(|(_, new)| new.id).collect();
         Ok(committed)
     }
 
-    /// Which of these jobs have a recorded attempt with the claim's token: for a commit whose answer was lost.
-    pub async fn find_recorded_attempts(&self, batch: &[&FinishedJob]) -> Result<Vec<JobId>, StoreError> {
-        let found = sqlx::query_scalar!(
-            "select a.job_id from unnest($1::text[], $2::uuid[], $3::uuid[]) as t (tenant_id, job_id, token)
+    /// Which of these claims have a recorded attempt: for a commit whose answer was lost.
+    pub async fn find_recorded_attempts(&self, batch: &[&FinishedJob]) -> Result<Vec<(JobId, ClaimToken)>, StoreError> {
+        let found = sqlx::query!(
+            "select a.job_id, a.token from unnest($1::text[], $2::uuid[], $3::uuid[]) as t (tenant_id, job_id, token)
              join attempt a on a.tenant_id = t.tenant_id and a.job_id = t.job_id and a.token = t.token
              where a.verdict <> 'lost'",
             &column(batch, |item| item.claim.tenant.clone()),
@@ -118,6 +119,6 @@ impl Store {
         .fetch_all(&self.pool)
         .await
         .doing("looking for a commit whose answer was lost")?;
-        Ok(found.into_iter().map(JobId).collect())
+        Ok(found.into_iter().map(|row| (JobId(row.job_id), ClaimToken(row.token))).collect())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     blob::Digest,
-    id::{AssetId, AssetVersionId, AttemptId, JobId, MaterializationId, RunId, WorkerId},
+    id::{AssetId, AssetVersionId, AttemptId, ClaimToken, JobId, MaterializationId, RunId, WorkerId},
     limit::HOST_FAULT_WAIT_BASE,
     store::{buckets::BucketEffects, queue::Claim},
 };
@@ -319,8 +319,8 @@ pub struct Committed {
     /// [`Store::release_next_dependents`]: crate::store::Store::release_next_dependents
     /// [`Store::sweep_joined_jobs`]: crate::store::Store::sweep_joined_jobs
     pub put_off: usize,
-    /// Jobs that were not this worker's any more: nothing of theirs was written.
-    pub fenced: Vec<JobId>,
+    /// Claims that were not this worker's any more: nothing of them was written.
+    pub fenced: Vec<(JobId, ClaimToken)>,
     /// Materializations whose staged files are due.
     pub to_publish: Vec<MaterializationId>,
 }
