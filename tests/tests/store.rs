@@ -493,12 +493,18 @@ async fn audit_can_only_grow() {
     }
 }
 
-#[tokio::test]
-async fn the_claim_finds_its_rows_by_their_place_under_a_generic_plan() {
-    let bench = Bench::new().await;
+/// A session of the program's that plans a statement without looking at its parameters.
+async fn planning_once(bench: &Bench) -> sqlx::pool::PoolConnection<sqlx::Postgres> {
     let mut connection = bench.database.pool().await.acquire().await.unwrap();
     sqlx::raw_sql(SESSION_SETTINGS).execute(&mut *connection).await.unwrap();
     sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
+    connection
+}
+
+#[tokio::test]
+async fn the_claim_finds_its_rows_by_their_place_under_a_generic_plan() {
+    let bench = Bench::new().await;
+    let mut connection = planning_once(&bench).await;
     let claim = sqlx::AssertSqlSafe(format!(
         "prepare claim (uuid, uuid, int[], bigint[], float8[], uuid[], int[], int[], bigint, text[], text[]) as {}",
         statement_of(&["delete from job_ready", "insert into job_lease"])
@@ -527,9 +533,7 @@ async fn the_claim_finds_its_rows_by_their_place_under_a_generic_plan() {
 #[tokio::test]
 async fn what_is_planned_once_reaches_its_rows_by_their_keys() {
     let bench = Bench::new().await;
-    let mut connection = bench.database.pool().await.acquire().await.unwrap();
-    sqlx::raw_sql(SESSION_SETTINGS).execute(&mut *connection).await.unwrap();
-    sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
+    let mut connection = planning_once(&bench).await;
     let statements = checked_statements().filter(|checked| text_of(checked).contains("unnest((select $"));
     let mut seen = 0;
     for (n, checked) in statements.enumerate() {

@@ -133,6 +133,6 @@ fn hold(shared: &Shared, claims: &[Claim]) {
     let mut running = shared.lock_running();
     for claim in claims {
         let held = Running { stop: CancellationToken::new(), cancelled: false, room: None };
-        running.insert((claim.token, claim.job), held);
+        running.insert(claim.key(), held);
     }
 }

@@ -127,8 +127,7 @@ async fn sources_changed(shared: &Arc<Shared>, job: &KnownJob) -> bool {
 
 /// The attempt's record, and what becomes of its job: `again` when what it read is not so any more, or not there.
 fn conclude(shared: &Shared, job: KnownJob, mut report: Report, again: Option<Ending>, begun: Instant) -> FinishedJob {
-    let cancelled =
-        shared.lock_running().get(&(job.claim.token, job.claim.job)).is_some_and(|running| running.cancelled);
+    let cancelled = shared.lock_running().get(&job.claim.key()).is_some_and(|running| running.cancelled);
     let attempt_id = AttemptId::new();
     let blameless = again.is_some();
     // Whatever it ended with, it may be so because of what it read; unless it ends for the host's sake.

@@ -194,7 +194,7 @@ struct Shared {
     /// How long an attempt takes, smoothed, in microseconds.
     typical_us: AtomicUsize,
     /// By claim: a job that was lost may be claimed again.
-    running: Mutex<HashMap<(ClaimToken, JobId), Running>>,
+    running: Mutex<HashMap<(JobId, ClaimToken), Running>>,
     /// Room for what claimed jobs read, in inputs.
     input_room: Arc<Semaphore>,
     /// Claims whose answer was lost: the database may hold leases of which nobody here knows, and may come to hold them
@@ -434,7 +434,7 @@ impl Shared {
         }
     }
 
-    fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<(ClaimToken, JobId), Running>> {
+    fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, ClaimToken), Running>> {
         self.running.lock().expect("nothing that holds this lock can panic")
     }
 
@@ -457,7 +457,7 @@ impl Shared {
 
     /// Hands a job to the committer; from here on it is no longer pending.
     fn finish(&self, job: FinishedJob) {
-        let running = self.lock_running().remove(&(job.claim.token, job.claim.job));
+        let running = self.lock_running().remove(&job.claim.key());
         self.uncommitted.fetch_add(1, Ordering::AcqRel);
         if self.finished.send(Finished { job, room: running.and_then(|running| running.room) }).is_err() {
             tracing::error!("a finished job came after the committer had ended; its lease will expire");
@@ -467,7 +467,7 @@ impl Shared {
 
     /// A claimed job that is not this worker's any more, and needs no commit.
     fn let_go(&self, claim: &Claim) {
-        drop(self.lock_running().remove(&(claim.token, claim.job)));
+        drop(self.lock_running().remove(&claim.key()));
         self.release_pending(1);
     }
 

@@ -358,7 +358,7 @@ async fn take_room(shared: &Shared, jobs: &[ClaimedJob]) -> bool {
     };
     let mut running = shared.lock_running();
     for job in jobs {
-        if let Some(held) = running.get_mut(&(job.claim.token, job.claim.job)) {
+        if let Some(held) = running.get_mut(&job.claim.key()) {
             held.room = room.split(share(job));
         }
     }
@@ -705,7 +705,7 @@ async fn equip(shared: &Arc<Shared>, job: KnownJob, contents: &InlineContents) -
         media_type: bound.definition.media_type.clone(),
         seed: seed(&job)?,
     };
-    let stop = match shared.lock_running().get(&(job.claim.token, job.claim.job)) {
+    let stop = match shared.lock_running().get(&job.claim.key()) {
         Some(running) => running.stop.clone(),
         None => CancellationToken::new(),
     };

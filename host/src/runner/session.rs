@@ -125,8 +125,8 @@ pub(super) async fn watch_for_cancels(shared: Arc<Shared>) {
         }
         let Ok(claims) = shared.store.list_claims_to_cancel(shared.worker).await else { continue };
         let mut running = shared.lock_running();
-        for (job, token) in claims {
-            if let Some(held) = running.get_mut(&(token, job)) {
+        for claim in claims {
+            if let Some(held) = running.get_mut(&claim) {
                 held.cancelled = true;
                 held.stop.cancel();
             }

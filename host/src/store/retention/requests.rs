@@ -44,22 +44,15 @@ impl Store {
         .fetch_all(&mut *transaction)
         .await
         .doing(DOING)?;
-        let tenants = column(&old, |row| row.tenant_id.clone());
-        let ids = column(&old, |row| row.backfill_id);
         sqlx::query!(
-            "delete from backfill_failure f using unnest($1::text[], $2::uuid[]) as k (tenant_id, backfill_id)
-             where f.tenant_id = k.tenant_id and f.backfill_id = k.backfill_id",
-            &tenants,
-            &ids,
-        )
-        .execute(&mut *transaction)
-        .await
-        .doing(DOING)?;
-        sqlx::query!(
-            "delete from backfill f using unnest($1::text[], $2::uuid[]) as k (tenant_id, backfill_id)
-             where f.tenant_id = k.tenant_id and f.backfill_id = k.backfill_id",
-            &tenants,
-            &ids,
+            "with old as materialized (
+                 select * from unnest($1::text[], $2::uuid[]) as k (tenant_id, backfill_id)),
+             failures as (
+                 delete from backfill_failure f using old
+                 where f.tenant_id = old.tenant_id and f.backfill_id = old.backfill_id)
+             delete from backfill f using old where f.tenant_id = old.tenant_id and f.backfill_id = old.backfill_id",
+            &column(&old, |row| row.tenant_id.clone()),
+            &column(&old, |row| row.backfill_id),
         )
         .execute(&mut *transaction)
         .await
