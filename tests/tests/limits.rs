@@ -12,7 +12,7 @@ use std::{
 use flowstone::{
     id::{JobId, RunId},
     store::{
-        commit::{Counts, Ending},
+        commit::{Counts, Ending, FinishedJob},
         permits::{Admission, Applicant},
         pools::{NewPool, PoolRecord},
         queue::Claim,
@@ -57,9 +57,8 @@ async fn claimed(bench: &Bench, jobs: usize) -> (RunId, Vec<Claim>) {
 
 /// As a worker asks, which reads what the jobs need permits of.
 async fn admit(bench: &Bench, claims: &[Claim]) -> Admission {
-    let jobs = bench.store.load_claimed_jobs(claims.to_vec()).await.unwrap();
-    let applicants: Vec<Applicant> =
-        jobs.into_iter().map(|job| Applicant { claim: job.claim, pools: job.pools }).collect();
+    let applicant = |claim: &Claim| Applicant { claim: claim.clone(), pools: bench.known(claim).asset.pools.clone() };
+    let applicants: Vec<Applicant> = claims.iter().map(applicant).collect();
     assert!(applicants.iter().all(|applicant| !applicant.pools.is_empty()), "each is in a pool");
     bench.store.admit_jobs(&applicants).await.unwrap()
 }
@@ -282,8 +281,7 @@ async fn a_pool_that_is_removed_holds_nobody_back_and_neither_does_one_that_a_ma
     assert_eq!(bench.store.remove_pool(TENANT, "db").await.unwrap(), Some(2));
     assert_eq!((bench.count("job_ready").await, bench.count("job_limited").await), (2, 0));
     let next = bench.claim(10).await;
-    let jobs = bench.store.load_claimed_jobs(next.clone()).await.unwrap();
-    assert!(jobs.iter().all(|job| job.pools.is_empty()));
+    assert!(next.iter().all(|claim| bench.known(claim).asset.pools.is_empty()));
 
     let mut declaring = version("p", 3);
     declaring.pools = vec![NewPool { name: "pipeline:p".to_owned(), size: 1 }];
@@ -528,9 +526,12 @@ async fn who_has_used_up_a_quota_waits_for_the_next_period_or_for_a_greater_quot
     end(&bench, &claims[2], run, skipped()).await;
     end(&bench, &claims[3], run, skipped()).await;
     assert_eq!(used(&bench).await, (3, 0), "what crosses the line is committed all the same");
-    let loaded = bench.store.load_claimed_jobs(claims[4..].to_vec()).await.unwrap();
-    assert!(loaded.iter().all(|job| job.over_quota));
-    let limited = bench.store.limit_by_quota(&claims[4..]).await.unwrap();
+    assert!(claims.iter().all(|claim| !bench.known(claim).asset.over_quota));
+    let back = |claim: &Claim| FinishedJob { attempt: None, ..bench.finished(claim.clone(), run, Ending::Released) };
+    bench.store.commit_finished_jobs(&claims[4..].iter().map(back).collect::<Vec<_>>()).await.unwrap();
+    let claims = bench.claim(10).await;
+    assert!(claims.iter().all(|claim| bench.known(claim).asset.over_quota));
+    let limited = bench.store.limit_by_quota(&claims).await.unwrap();
     assert_eq!((limited.len(), &*limited[0].1, used(&bench).await), (2, "fuel", (3, 2)));
     let shown = bench.store.list_jobs(TENANT, run, None, 10).await.unwrap();
     let cause = "the tenant's quota of fuel is used up until its next period begins";
@@ -545,6 +546,7 @@ async fn who_has_used_up_a_quota_waits_for_the_next_period_or_for_a_greater_quot
     assert_eq!(used(&bench).await, (0, 2));
     assert_eq!(bench.store.wake_jobs_of_new_periods().await.unwrap(), 2);
     let claims = bench.claim(10).await;
+    assert!(claims.iter().all(|claim| !bench.known(claim).asset.over_quota));
     assert!(bench.store.limit_by_quota(&claims).await.unwrap().is_empty());
     end(&bench, &claims[0], run, skipped()).await;
     assert_eq!(used(&bench).await, (1, 0), "of this hour");

@@ -91,9 +91,9 @@ async fn expire(pool: &PgPool, worker: WorkerId) {
 }
 
 /// The asset of a claim.
-async fn asset(bench: &Bench, claim: &Claim) -> (String, RunId) {
-    let job = bench.store.load_claimed_jobs(vec![claim.clone()]).await.unwrap().remove(0);
-    (job.asset, job.run)
+fn asset(bench: &Bench, claim: &Claim) -> (String, RunId) {
+    let job = bench.known(claim);
+    (job.asset.name.clone(), job.run)
 }
 
 /// It has nothing to make.
@@ -116,17 +116,17 @@ async fn a_component_that_workers_keep_dying_with_is_quarantined() {
         assert_eq!(die(&bench).await.quarantined, None);
     }
     let claims = take(&mut bench).await;
-    assert_eq!(bench.store.load_claimed_jobs(claims).await.unwrap()[0].quarantined, None);
+    assert_eq!(bench.known(&claims[0]).asset.quarantined, None);
     assert_eq!(die(&bench).await.quarantined, Some((TENANT.to_owned(), component(0))));
     assert_eq!(quarantined(&bench).await, [(component(0), DEATHS)]);
     let assets = bench.store.list_quarantine(TENANT).await.unwrap().remove(0).assets;
     assert_eq!(assets, ["p a0"]);
     submit(&bench, &[1]).await;
     let claims = take(&mut bench).await;
-    let loaded = bench.store.load_claimed_jobs(claims).await.unwrap();
-    let mut told: Vec<_> = loaded.iter().map(|job| (&*job.asset, job.quarantined)).collect();
+    let known = claims.iter().map(|claim| bench.known(claim).asset);
+    let mut told: Vec<_> = known.map(|asset| (asset.name.clone(), asset.quarantined)).collect();
     told.sort();
-    assert_eq!(told, [("a0", Some(component(0))), ("a1", None)]);
+    assert_eq!(told, [("a0".to_owned(), Some(component(0))), ("a1".to_owned(), None)]);
     assert!(!bench.store.lift_quarantine("other", component(0)).await.unwrap());
     assert!(bench.store.lift_quarantine(TENANT, component(0)).await.unwrap());
     assert!(!bench.store.lift_quarantine(TENANT, component(0)).await.unwrap(), "once");
@@ -142,7 +142,7 @@ async fn what_completes_an_attempt_is_forgiven_and_only_who_never_does_is_quaran
         let run = submit(&bench, &[1, 1]).await;
         let claims = take(&mut bench).await;
         let innocent = claims.iter().find(|claim| claim.job.0 > claims[0].job.0).unwrap().clone();
-        assert_eq!(asset(&bench, &innocent).await.0, "a1");
+        assert_eq!(asset(&bench, &innocent).0, "a1");
         complete(&bench, innocent, run).await;
         let found = die(&bench).await.quarantined;
         bench.store.cancel_run(TENANT, run, "by hand").await.unwrap();
@@ -232,7 +232,7 @@ async fn beside_seven_others_a_killer_is_found_as_soon_and_alone() {
         bench.store.promote_due_jobs(1).await.unwrap();
         start(&mut bench).await;
         let claim = bench.claim_one().await;
-        match asset(&bench, &claim).await {
+        match asset(&bench, &claim) {
             (asset, run) if asset != "a3" => {
                 complete(&bench, claim, run).await;
                 completed += 1;

@@ -37,8 +37,7 @@ async fn submit_fan(bench: &Bench, width: usize) -> (RunId, Vec<JobId>) {
 
 /// Ends the one job that is ready.
 async fn end_first(bench: &Bench, run: RunId, ending: Ending) -> Committed {
-    let claim = bench.claim_one().await;
-    let job = bench.store.load_claimed_jobs(vec![claim]).await.unwrap().pop().expect("it was claimed");
+    let job = bench.claim_jobs(1).await.pop().expect("a job is ready");
     commit_wide(bench, job, run, ending).await
 }
 
@@ -78,10 +77,10 @@ async fn a_fan_is_released_batch_by_batch_and_another_run_does_not_wait_for_it()
         // Between any two batches another run's job is claimed, before what the batch released, and committed.
         let (other, _) = bench.submit(&[("a", "k=static:other", &[])]).await;
         let made = bench.made("a", "k=static:other", b"other", vec![]);
-        let mut claims = bench.claim(WIDTH as i64 + 1).await;
-        let theirs = bench.store.load_claimed_jobs(claims.clone()).await.unwrap();
-        let theirs = theirs.into_iter().find(|job| job.run == other).expect("it is ready").claim;
-        claims.retain(|claim| claim.job != theirs.job);
+        let claimed = bench.claim_jobs(WIDTH as i64 + 1).await;
+        let (mut theirs, claims): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|job| job.run == other);
+        let theirs = theirs.pop().expect("it is ready").claim;
+        let claims: Vec<Claim> = claims.into_iter().map(|job| job.claim).collect();
         let committed = bench.store.commit_finished_jobs(&[bench.finished(theirs, other, made)]).await.unwrap();
         assert_eq!(committed.ended.len(), 1);
         assert_eq!(bench.store.find_run(TENANT, other).await.unwrap().unwrap().state, "succeeded");
@@ -150,9 +149,7 @@ async fn several_processes_release_each_dependent_once() {
     for _ in 0..3 {
         submit_fan(&bench, WIDTH / 2).await;
     }
-    let claims = bench.claim(3).await;
-    let jobs = bench.store.load_claimed_jobs(claims).await.unwrap();
-    for job in jobs {
+    for job in bench.claim_jobs(3).await {
         let made = bench.made("a", "none", b"a", vec![]);
         let run = job.run;
         commit_wide(&bench, job, run, made).await;

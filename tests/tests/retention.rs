@@ -616,13 +616,13 @@ async fn pages_of_a_claim(bench: &Bench) -> u64 {
         sqlx::raw_sql(setting).execute(&mut connection).await.unwrap();
     }
     let claim = AssertSqlSafe(format!(
-        "prepare claim (uuid, uuid, int[], bigint[], float8[], uuid[], int[], int[], bigint, text[], text[]) as {}",
+        "prepare claim (uuid, uuid, int[], bigint[], float8[], uuid[], int[], int[], bigint, text[], text[], text) as {}",
         statement_of(&["delete from job_ready", "insert into job_lease"])
     ));
     sqlx::raw_sql(claim).execute(&mut connection).await.unwrap();
     let explain = AssertSqlSafe(format!(
         "explain (analyze, buffers, format json) execute claim (
-             '{}', gen_random_uuid(), '{{}}', '{{}}', '{{}}', '{{}}', '{{-1}}', '{{2147483647}}', 20, null, '{{}}')",
+             '{}', gen_random_uuid(), '{{}}', '{{}}', '{{}}', '{{}}', '{{-1}}', '{{2147483647}}', 20, null, '{{}}', 'tenant')",
         bench.worker
     ));
     let plan: Value = sqlx::query_scalar(explain).fetch_one(&mut connection).await.unwrap();

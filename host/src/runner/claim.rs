@@ -10,7 +10,7 @@ use crate::{
     limit::{CLAIM_SWEEP, CLAIM_WAIT_MAX, CLAIM_WAIT_MIN, HOST_FAULT_WAIT_BASE, LANE_SEARCH},
     store::{
         StoreError,
-        queue::{Claim, LaneSearch, LaneShare},
+        queue::{Claim, Claimed, LaneSearch, LaneShare},
     },
 };
 
@@ -59,12 +59,12 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
         // The database answers when it can: whether it does is a question of readiness.
         meters.claim_loop.rest();
         let claimed = claim(&shared, token, &mut lanes, &shares, &search).await;
-        let taken = claimed.as_ref().map_or(0, Vec::len);
+        let taken = claimed.as_ref().map_or(0, |claimed| claimed.jobs.len() + claimed.unknown.len());
         meters.claim_loop.turn();
         meters.claimed_jobs.inc_by(taken as u64);
         shared.release_pending(free - taken);
         match claimed {
-            Ok(claims) if claims.is_empty() => {
+            Ok(_) if taken == 0 => {
                 if !lanes.is_empty() {
                     continue;
                 }
@@ -76,15 +76,15 @@ pub(super) async fn claim_while_running(shared: Arc<Shared>) {
                     }
                 }
             }
-            Ok(claims) => {
+            Ok(Claimed { jobs, unknown, .. }) => {
                 wait = CLAIM_WAIT_MIN;
-                hold(&shared, &claims);
+                hold(&shared, jobs.iter().map(|job| &job.claim).chain(&unknown));
                 if shared.fence.is_shut() {
                     // It shut while the answer was on its way; what is held is stopped like what ran.
                     shared.stop_guests();
                 }
                 let shared_too = shared.clone();
-                shared.tasks.spawn(vital(async move { prepare::prepare_jobs(&shared_too, claims).await }));
+                shared.tasks.spawn(vital(async move { prepare::prepare_jobs(&shared_too, jobs, unknown).await }));
             }
             Err(error) => {
                 // The database may have done it all the same.
@@ -106,7 +106,7 @@ async fn claim(
     lanes: &mut Lanes,
     shares: &[LaneShare],
     search: &LaneSearch,
-) -> Result<Vec<Claim>, StoreError> {
+) -> Result<Claimed, StoreError> {
     let claimed = shared.store.claim_ready_jobs(shared.worker, token, lanes.served(), shares, search).await?;
     let unknown = lanes.unknown(&claimed);
     if !unknown.is_empty() {
@@ -117,7 +117,7 @@ async fn claim(
         }
     }
     lanes.note(shares, search, &claimed);
-    Ok(claimed.claims)
+    Ok(claimed)
 }
 
 /// Room for more jobs, counted as pending before they are claimed, so that nobody who waits for the last one can miss
@@ -129,7 +129,7 @@ fn reserve(shared: &Shared) -> Option<usize> {
 }
 
 /// From here on the jobs can be stopped.
-fn hold(shared: &Shared, claims: &[Claim]) {
+fn hold<'a>(shared: &Shared, claims: impl Iterator<Item = &'a Claim>) {
     let mut running = shared.lock_running();
     for claim in claims {
         let held = Running { stop: CancellationToken::new(), cancelled: false, room: None };

@@ -60,20 +60,24 @@ fn panicked(panic: &str) -> Obstacle {
     Obstacle::Host("the host panicked".to_owned())
 }
 
-/// Opens what was granted, runs the attempt, and commits what it wrote elsewhere. Only guest code runs on the guests'
-/// threads, which do no IO of their own. The steps are on the heap, so that an attempt that needs none of them does not
-/// carry their room along: it is moved several times before it runs.
+/// Runs an attempt. Only guest code runs on the guests' threads, which do no IO of their own. What takes much room is on
+/// the heap: an attempt is moved several times before it runs.
 async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> FinishedJob {
-    if prepared.job.asset.reaches_nothing() {
-        let Prepared { job, mut attempt, stop } = prepared;
-        attempt.reach.is_timed = shared.is_traced();
-        let begun = begin(shared, &job);
-        let report = Box::pin(shared.engine.run(attempt, stop)).await;
-        shared.measure(begun.elapsed());
-        let again = lost_of(&job, &report);
-        return conclude(shared, job, report, again, begun);
+    if !prepared.job.asset.reaches_nothing() {
+        return Box::pin(execute_reaching(shared, guests, prepared)).await;
     }
-    let (prepared, fence) = match Box::pin(settle(shared, prepared)).await {
+    let Prepared { job, mut attempt, stop } = prepared;
+    attempt.reach.is_timed = shared.is_traced();
+    let begun = begin(shared, &job);
+    let report = Box::pin(shared.engine.run(attempt, stop)).await;
+    shared.measure(begun.elapsed());
+    let again = lost_of(&job, &report);
+    conclude(shared, job, report, again, begun)
+}
+
+/// Opens what was granted, runs the attempt, and commits what it wrote elsewhere.
+async fn execute_reaching(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> FinishedJob {
+    let (prepared, fence) = match settle(shared, prepared).await {
         Settled::Wanted(prepared, fence) => (prepared, fence),
         Settled::Finished(finished) => return *finished,
     };
@@ -96,7 +100,7 @@ async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> F
         lost => lost,
     };
     let uncommitted = report.uncommitted.clone();
-    Box::pin(apply(shared, conclude(shared, job, report, again, begun), uncommitted, fence)).await
+    apply(shared, conclude(shared, job, report, again, begun), uncommitted, fence).await
 }
 
 fn begin(shared: &Shared, job: &KnownJob) -> Instant {

@@ -47,7 +47,7 @@ use crate::{
         live_jobs::{Joined, LiveKey},
         materializations::CachedResult,
         pools::PoolId,
-        queue::{Claim, ClaimedInput, ClaimedInputs, ClaimedJob},
+        queue::{Claim, ClaimedInput, ClaimedInputs, ClaimedJob, ClaimedVersion},
     },
 };
 
@@ -87,7 +87,7 @@ pub(super) struct Identity {
 
 impl Identity {
     fn of(job: &ClaimedJob) -> Self {
-        let name = job_name(&job.asset, &job.partition_key);
+        let name = job_name(&job.asset.name, &job.partition_key);
         Self { claim: job.claim.clone(), run: job.run, name, dependents: job.dependents }
     }
 
@@ -135,6 +135,21 @@ impl KnownJob {
         job_name(&self.asset.bound.definition.name, self.partition_key.as_str())
     }
 
+    /// What it reads, by input name, then position.
+    fn versions(&self) -> impl Iterator<Item = &ClaimedVersion> {
+        self.inputs.iter().map(|input| &*input.version)
+    }
+
+    /// What it reads whose bytes the database holds.
+    fn inline_versions(&self) -> impl Iterator<Item = &ClaimedVersion> {
+        self.versions().filter(|version| version.inline)
+    }
+
+    /// What it reads whose bytes the blob store holds.
+    fn stored_versions(&self) -> impl Iterator<Item = &ClaimedVersion> {
+        self.versions().filter(|version| !version.inline)
+    }
+
     fn key(&self) -> LiveKey {
         LiveKey {
             claim: self.claim.clone(),
@@ -159,7 +174,7 @@ impl KnownJob {
         let edge = |input: &ClaimedInput, index: u32| NewEdge {
             input: input.input.clone(),
             position: input.position,
-            upstream: input.materialization,
+            upstream: input.version.materialization,
             bytes_read: bytes_read(&input.input, index),
         };
         self.inputs
@@ -208,24 +223,18 @@ impl From<StoreError> for Obstacle {
 }
 
 /// Prepares a batch and hands each job on: to the guests' threads, or to the committer.
-pub(super) async fn prepare_jobs(shared: &Arc<Shared>, claims: Vec<Claim>) {
-    let Some(jobs) = insist(shared, || shared.store.load_claimed_jobs(claims.clone())).await else {
-        return claims.into_iter().for_each(|claim| shared.finish(unknown(claim)));
-    };
-    let known_ids: HashSet<_> = jobs.iter().map(|job| job.claim.job).collect();
-    for claim in claims.into_iter().filter(|claim| !known_ids.contains(&claim.job)) {
-        shared.finish(unknown(claim));
-    }
-    let (cancelled, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.cancel_requested);
+pub(super) async fn prepare_jobs(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>, unknown: Vec<Claim>) {
+    unknown.into_iter().for_each(|claim| shared.finish(give_back(claim)));
+    let (cancelled, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.asset.cancel_requested);
     for job in cancelled {
         shared.finish(end(job, Ending::Cancelled("the run was cancelled".to_owned())));
     }
-    let (quarantined, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.quarantined.is_some());
+    let (quarantined, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.asset.quarantined.is_some());
     for job in quarantined {
-        let cause = job.quarantined.map(quarantine_cause).unwrap_or_default();
+        let cause = job.asset.quarantined.map(quarantine_cause).unwrap_or_default();
         shared.finish(end(job, Ending::Failed(cause)));
     }
-    let (paused, mut jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.paused);
+    let (paused, mut jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.asset.paused);
     jobs.extend(park(shared, paused).await);
     for part in parts(jobs) {
         prepare_part(shared, part).await;
@@ -282,8 +291,9 @@ fn parts(jobs: Vec<ClaimedJob>) -> Vec<Vec<ClaimedJob>> {
 }
 
 async fn prepare_part(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) {
+    let reading: Vec<&Claim> = jobs.iter().filter(|job| job.inputs > 0).map(|job| &job.claim).collect();
     let loaded = match take_room(shared, &jobs).await {
-        true => insist(shared, || shared.store.load_inputs(&jobs)).await,
+        true => insist(shared, || shared.store.load_inputs(&reading)).await,
         false => None,
     };
     let Some(mut inputs) = loaded else {
@@ -338,7 +348,7 @@ async fn prepare_part(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>) {
 /// Whether a directory is granted to any of these jobs, as far as is known.
 async fn read_directories(shared: &Shared, jobs: &[ClaimedJob]) -> bool {
     for job in jobs {
-        let asset = shared.assets.find(shared, &job.claim.tenant, job.asset_version).await;
+        let asset = shared.assets.find(shared, &job.claim.tenant, job.asset.version).await;
         if asset.map_or(true, |asset| asset.reads_directories()) {
             return true;
         }
@@ -386,7 +396,7 @@ where
 }
 
 /// A job of which nothing is known but that it was claimed goes back.
-fn unknown(claim: Claim) -> FinishedJob {
+fn give_back(claim: Claim) -> FinishedJob {
     // It does not end with this, so that nobody who waits for it is dealt with either.
     Identity { claim, run: RunId(Uuid::nil()), name: String::new(), dependents: 0 }.finished(Ending::Released)
 }
@@ -413,7 +423,7 @@ pub(super) fn stopped_by(shared: &Shared, job: Identity, obstacle: Obstacle) -> 
 
 /// Loads what the job is, and works out its recipe.
 async fn recognize(shared: &Arc<Shared>, job: ClaimedJob, inputs: ClaimedInputs) -> Result<KnownJob, Obstacle> {
-    let asset = shared.assets.find(shared, &job.claim.tenant, job.asset_version).await?;
+    let asset = shared.assets.find(shared, &job.claim.tenant, job.asset.version).await?;
     let partition_key = parse_key(&job.partition_key)?;
     let found = Resources::find(shared, &job.claim.tenant, &asset.bound.grants, &asset.own).await?;
     let resources = Arc::new(found);
@@ -443,8 +453,8 @@ async fn recognize(shared: &Arc<Shared>, job: ClaimedJob, inputs: ClaimedInputs)
         sources,
         resources,
         inputs: inputs.present,
-        over_quota: job.over_quota,
-        pools: job.pools,
+        over_quota: job.asset.over_quota,
+        pools: job.asset.pools.clone(),
         forced: job.forced,
         dependents: job.dependents,
     })
@@ -453,13 +463,14 @@ async fn recognize(shared: &Arc<Shared>, job: ClaimedJob, inputs: ClaimedInputs)
 /// One digest for each declared input, as the planner would work it out.
 fn input_digests(bound: &BoundAsset, read: &ClaimedInputs) -> Result<Vec<Digest>, Obstacle> {
     let digest_of = |declared: &crate::pipeline::asset::Input| {
-        let inputs: Vec<&ClaimedInput> = read.present.iter().filter(|input| input.input == declared.name).collect();
+        let inputs = read.present.iter().filter(|input| input.input == declared.name);
+        let read_versions: Vec<&ClaimedVersion> = inputs.map(|input| &*input.version).collect();
         let keys: Vec<PartitionKey> =
-            inputs.iter().map(|input| parse_key(&input.partition_key)).collect::<Result<_, _>>()?;
-        let versions = inputs.iter().zip(&keys).map(|(input, partition)| recipe::InputVersion {
-            asset: &input.asset,
+            read_versions.iter().map(|version| parse_key(&version.partition_key)).collect::<Result<_, _>>()?;
+        let versions = read_versions.iter().zip(&keys).map(|(version, partition)| recipe::InputVersion {
+            asset: &version.asset,
             partition,
-            seen: input.version_digest,
+            seen: version.version_digest,
         });
         let absent = read.absent.get(&declared.name).copied().unwrap_or_default();
         Ok(input_digest(&declared.name, versions, absent))
@@ -725,9 +736,7 @@ fn seed(job: &KnownJob) -> Result<[u8; 32], Obstacle> {
 /// Ends the jobs with inputs whose bytes are gone, which no wait brings back, and making them again does; returns the
 /// others.
 async fn end_without_inputs(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<KnownJob> {
-    let stored = jobs
-        .iter()
-        .flat_map(|job| job.inputs.iter().filter(|input| !input.inline).map(|input| (&job.claim.tenant, input.digest)));
+    let stored = jobs.iter().flat_map(|job| job.stored_versions().map(|version| (&job.claim.tenant, version.digest)));
     let gone = match find_gone(shared, stored.collect()).await {
         Ok(gone) => gone,
         Err(error) => {
@@ -738,11 +747,10 @@ async fn end_without_inputs(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<KnownJo
     let mut whole = Vec::new();
     for job in jobs {
         let is_gone = |digest| gone.contains(&(job.claim.tenant.clone(), digest));
-        let Some(input) = job.inputs.iter().find(|input| !input.inline && is_gone(input.digest)) else {
+        let Some(digest) = job.stored_versions().map(|version| version.digest).find(|digest| is_gone(*digest)) else {
             whole.push(job);
             continue;
         };
-        let digest = input.digest;
         let cause = lost_input(&job, digest, &BlobError::Missing { digest }.to_string());
         shared.finish(stopped_by(shared, job.identity(), Obstacle::Final(cause)));
     }
@@ -751,17 +759,15 @@ async fn end_without_inputs(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<KnownJo
 
 /// Why a job cannot run whose input is gone or damaged, and what mends it.
 pub(super) fn lost_input(job: &KnownJob, digest: Digest, why: &str) -> String {
-    let Some(input) = job.inputs.iter().find(|input| input.digest == digest) else { return why.to_owned() };
+    let Some(version) = job.versions().find(|version| version.digest == digest) else { return why.to_owned() };
     let pipeline = &job.asset.pipeline_name;
-    let label =
-        input.partition_key.parse().map_or_else(|_| input.partition_key.clone(), |key: PartitionKey| key.label());
+    let ClaimedVersion { materialization, asset, partition_key, .. } = version;
+    let label = partition_key.parse().map_or_else(|_| partition_key.clone(), |key: PartitionKey| key.label());
     let partition = if label.is_empty() { String::new() } else { format!(" --partition {label}") };
     format!(
-        "its input {} cannot be read: {why}; it is the output of materialization {}, and \
-         `flowstone run {pipeline} {}{partition} --force` makes it again",
-        job_name(&input.asset, &input.partition_key),
-        input.materialization,
-        input.asset,
+        "its input {} cannot be read: {why}; it is the output of materialization {materialization}, and \
+         `flowstone run {pipeline} {asset}{partition} --force` makes it again",
+        job_name(asset, partition_key),
     )
 }
 
@@ -795,21 +801,21 @@ async fn grant_inputs(
         }
     };
     let grants = job.asset.bound.definition.inputs.iter().map(|declared| {
-        let versions = job.inputs.iter().filter(|input| input.input == declared.name);
-        let versions = versions.map(|input| {
-            let content = match contents.get(&input.digest) {
+        let versions = job.inputs.iter().filter(|input| input.input == declared.name).map(|input| &input.version);
+        let versions = versions.map(|version| {
+            let content = match contents.get(&version.digest) {
                 Some(bytes) => Content::Inline(bytes.clone()),
                 None => Content::Stored,
             };
-            let partition = parse_key(&input.partition_key)?.partition();
+            let partition = parse_key(&version.partition_key)?.partition();
             Ok(InputVersion {
-                asset: input.asset.clone(),
+                asset: version.asset.clone(),
                 partition,
-                materialization: input.materialization.to_string(),
-                digest: input.digest,
-                size: input.size_bytes,
-                media_type: input.media_type.clone(),
-                metadata: fields(&input.metadata),
+                materialization: version.materialization.to_string(),
+                digest: version.digest,
+                size: version.size_bytes,
+                media_type: version.media_type.clone(),
+                metadata: fields(&version.metadata),
                 content,
             })
         });
@@ -824,22 +830,21 @@ struct InlineContents(HashMap<(String, Digest), Vec<u8>>);
 impl InlineContents {
     /// What one job reads of them, by digest.
     fn of(&self, job: &KnownJob) -> HashMap<Digest, Vec<u8>> {
-        let inline = job.inputs.iter().filter(|input| input.inline);
         let content = |digest| Some((digest, self.0.get(&(job.claim.tenant.clone(), digest))?.clone()));
-        inline.filter_map(|input| content(input.digest)).collect()
+        job.inline_versions().filter_map(|version| content(version.digest)).collect()
     }
 }
 
 /// Whether what the database holds of a job's inputs fits in memory; otherwise it goes through the blob store.
 fn is_small(job: &KnownJob) -> bool {
-    job.inputs.iter().filter(|input| input.inline).map(|input| input.size_bytes).sum::<u64>() <= INLINE_INPUT_BYTES_MAX
+    job.inline_versions().map(|version| version.size_bytes).sum::<u64>() <= INLINE_INPUT_BYTES_MAX
 }
 
 /// Reads the small inputs of a batch at once: a statement for each job would be most of what the jobs cost.
 async fn load_inline_contents(shared: &Shared, jobs: &[KnownJob]) -> Result<InlineContents, StoreError> {
     let mut by_tenant: HashMap<&String, HashSet<Digest>> = HashMap::new();
     for job in jobs.iter().filter(|job| is_small(job)) {
-        let inline = job.inputs.iter().filter(|input| input.inline).map(|input| input.digest);
+        let inline = job.inline_versions().map(|version| version.digest);
         by_tenant.entry(&job.claim.tenant).or_default().extend(inline);
     }
     let mut contents = HashMap::new();
@@ -853,7 +858,7 @@ async fn load_inline_contents(shared: &Shared, jobs: &[KnownJob]) -> Result<Inli
 
 /// Copies what the database holds of a job's inputs to the blob store.
 async fn move_inline_contents(shared: &Arc<Shared>, job: &KnownJob) -> Result<(), Obstacle> {
-    let inline: HashSet<Digest> = job.inputs.iter().filter(|input| input.inline).map(|input| input.digest).collect();
+    let inline: HashSet<Digest> = job.inline_versions().map(|version| version.digest).collect();
     let tenant = &job.claim.tenant;
     let host = |error: BlobError| Obstacle::Host(chain(&error));
     let missing: Vec<Digest> = shared.blobs.find_missing(tenant, inline).await.map_err(host)?.into_iter().collect();

@@ -46,10 +46,10 @@ impl Store {
              join job_lease l on l.tenant_id = w.tenant_id and l.job_id = w.job_id and l.token = w.token
              order by w.tenant_id, w.asset_id, w.partition_key, w.recipe
              on conflict do nothing returning job_id",
-            &column(wanted, |w| w.claim.tenant.clone()),
+            &column(wanted, |w| &*w.claim.tenant) as &[&str],
             &column(wanted, |w| w.asset.0),
-            &column(wanted, |w| w.partition_key.clone()),
-            &column(wanted, |w| w.recipe.0.to_vec()),
+            &column(wanted, |w| &*w.partition_key) as &[&str],
+            &column(wanted, |w| &w.recipe.0[..]) as &[&[u8]],
             &column(wanted, |w| w.claim.job.0),
             &column(wanted, |w| w.claim.token.0),
         )
@@ -74,13 +74,12 @@ impl Store {
                held as materialized (
                    select w.tenant_id, w.job_id, w.token, w.recipe, k.job_id as joined_id
                    from wanted w cross join lateral (
-                       select job_id from live_job where tenant_id = w.tenant_id and asset_id = w.asset_id
-                           and partition_key = w.partition_key and recipe = w.recipe for key share skip locked) k
+                       select job_id from live_job where asset_id = w.asset_id and recipe = w.recipe
+                           and tenant_id is not distinct from w.tenant_id for key share skip locked) k
                    where not exists (select from job_end e where e.tenant_id = w.tenant_id and e.job_id = k.job_id)),
                stale as (
                    delete from live_job k using wanted w
-                   where k.tenant_id = w.tenant_id and k.asset_id = w.asset_id and k.partition_key = w.partition_key
-                     and k.recipe = w.recipe
+                   where k.asset_id = w.asset_id and k.recipe = w.recipe and k.tenant_id is not distinct from w.tenant_id
                      and exists (select from job_end e where e.tenant_id = k.tenant_id and e.job_id = k.job_id)),
                gone as (
                    delete from job_lease l using held h
@@ -98,10 +97,10 @@ impl Store {
                    where j.tenant_id = h.tenant_id and j.job_id = h.joined_id) as "run_id!"
                from held h left join joined on joined.job_id = h.job_id
                where joined.job_id is not null or h.job_id = h.joined_id"#,
-            &column(wanted, |w| w.claim.tenant.clone()),
+            &column(wanted, |w| &*w.claim.tenant) as &[&str],
             &column(wanted, |w| w.asset.0),
-            &column(wanted, |w| w.partition_key.clone()),
-            &column(wanted, |w| w.recipe.0.to_vec()),
+            &column(wanted, |w| &*w.partition_key) as &[&str],
+            &column(wanted, |w| &w.recipe.0[..]) as &[&[u8]],
             &column(wanted, |w| w.claim.job.0),
             &column(wanted, |w| w.claim.token.0),
         )

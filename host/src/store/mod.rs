@@ -174,7 +174,7 @@ fn not_migrated(error: MigrateError) -> StoreError {
 /// Otherwise the server plans it anew each time, because an array of two looks cheaper than one of any length, and for a
 /// job or two that takes up to ten times as long as the statement. So planned once these must reach each row by its key,
 /// whatever the tables hold: nothing else may be open to the planner.
-fn column<R, T>(rows: &[R], value: impl Fn(&R) -> T) -> Vec<T> {
+fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }
 

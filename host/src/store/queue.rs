@@ -1,6 +1,6 @@
-//! Claiming: from the table of ready jobs to leases, and what a claimed job needs to run.
+//! Claiming: from the table of ready jobs to leases, what was claimed, and what it reads.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use uuid::Uuid;
 
@@ -94,7 +94,9 @@ pub struct LaneSearch {
 #[derive(Clone, Debug, Default)]
 pub struct Claimed {
     /// The oldest first.
-    pub claims: Vec<Claim>,
+    pub jobs: Vec<ClaimedJob>,
+    /// Claims of jobs of which nothing but their place in the queue is there: of a database that was restored in part.
+    pub unknown: Vec<Claim>,
     /// Each lane that was asked for or found, also when nothing was taken from it.
     pub reached: HashMap<LaneId, Reached>,
 }
@@ -121,28 +123,35 @@ pub struct ClaimedJob {
     pub claim: Claim,
     /// The run that asked for it.
     pub run: RunId,
-    /// The asset as the run's pipeline version binds it.
-    pub asset_version: AssetVersionId,
-    /// Its name.
-    pub asset: String,
+    /// What it makes a partition of.
+    pub asset: Arc<ClaimedAsset>,
     /// Canonical text.
     pub partition_key: String,
     /// Whether an earlier result may not be used again.
     pub forced: bool,
+    /// How many versions it reads, present or absent.
+    pub inputs: usize,
+    /// How many inputs of other jobs wait for it.
+    pub dependents: i32,
+}
+
+/// An asset as a run has it, which is the same for all jobs of the two.
+#[derive(Debug)]
+pub struct ClaimedAsset {
+    /// As the run's pipeline version binds it.
+    pub version: AssetVersionId,
+    /// Its name.
+    pub name: String,
     /// Whether the run is being cancelled.
     pub cancel_requested: bool,
-    /// Whether its pipeline or its asset is paused.
+    /// Whether its pipeline or itself is paused.
     pub paused: bool,
-    /// The pools of which it needs a permit, in the order of their ids.
+    /// The pools of which each job needs a permit, in the order of their ids.
     pub pools: Vec<PoolId>,
     /// Whether its tenant has used up a quota.
     pub over_quota: bool,
     /// Its component, if that is quarantined.
     pub quarantined: Option<Digest>,
-    /// How many versions it reads, present or absent.
-    pub inputs: usize,
-    /// How many inputs of other jobs wait for it.
-    pub dependents: i32,
 }
 
 /// What a claimed job reads.
@@ -161,6 +170,13 @@ pub struct ClaimedInput {
     pub input: String,
     /// Its place among the versions of that input.
     pub position: i32,
+    /// What is read, which other jobs of the batch may read too.
+    pub version: Arc<ClaimedVersion>,
+}
+
+/// What some claimed jobs read.
+#[derive(Debug)]
+pub struct ClaimedVersion {
     /// The materialization.
     pub materialization: MaterializationId,
     /// The asset that made it.
@@ -193,7 +209,12 @@ impl Store {
     /// what is made of them meanwhile is fenced off. A commit comes after its claim in the log, and is waited for.
     ///
     /// The delete finds its rows by `ctid = any(array(...))`: under a generic plan the join that one would write
-    /// instead scans the whole table, and is tens of times slower. A test holds the plan.
+    /// instead scans the whole table, and is tens of times slower. What the jobs are is looked up from each one on
+    /// (`lateral ... offset 0` is a fence): a plan that starts from the run instead reads all its jobs for each batch.
+    /// A test holds the plan. While there is no pool at all, none is looked for; so with quarantines and quotas.
+    ///
+    /// The answer has a row for each lane that was looked at and each of its jobs, then one for each asset of a run
+    /// among them.
     pub async fn claim_ready_jobs(
         &self,
         worker: WorkerId,
@@ -228,12 +249,44 @@ impl Store {
                    returning tenant_id, job_id, lane_id, ready_at, charged, released),
                leased as (
                    insert into job_lease (tenant_id, job_id, token, worker_id, lane_id, charged, released)
-                   select tenant_id, job_id, $2, $1, lane_id, charged, released from taken)
-               select a.lane_id as "lane_id!", t.tenant_id as "tenant_id?", t.job_id as "job_id?",
-                      t.charged as "charged?", t.released as "released?",
-                      (extract(epoch from t.ready_at) * 1000000)::bigint as "ready_at_us?"
-               from hasty cross join asked a left join taken t on t.lane_id = a.lane_id
-               order by t.ready_at, t.job_id"#,
+                   select tenant_id, job_id, $2, $1, lane_id, charged, released from taken),
+               known as materialized (
+                   select t.*, j.run_id, j.asset_version_id, j.partition_key, j.forced, j.inputs, j.dependents
+                   from taken t left join lateral (
+                       select * from job where tenant_id = t.tenant_id and job_id = t.job_id offset 0) j on true)
+               select a.lane_id as "lane_id?", k.tenant_id as "tenant_id?", k.job_id as "job_id?",
+                      k.charged as "charged?", k.released as "released?",
+                      (extract(epoch from k.ready_at) * 1000000)::bigint as "ready_at_us?",
+                      k.run_id as "run_id?", k.asset_version_id as "asset_version_id?",
+                      k.partition_key as "partition_key?", k.forced as "forced?", k.inputs as "inputs?",
+                      k.dependents as "dependents?",
+                      null as "asset?", null::bool as "cancel_requested?", null::bool as "paused?",
+                      null::int[] as "pools?", null::bytea as "quarantined?", null::bool as "over_quota?"
+               from hasty cross join asked a left join known k on k.lane_id = a.lane_id
+               union all
+               select null, d.tenant_id, null, null, null, null, d.run_id, d.asset_version_id, null, null, null, null,
+                      a.name, r.cancel_requested_at is not null,
+                      exists (select from pause p where p.tenant_id = a.tenant_id and p.pipeline_id = a.pipeline_id
+                          and p.asset_id in ('00000000-0000-0000-0000-000000000000', a.asset_id)),
+                      case when (select exists (select from pool)) then
+                          (select array_agg(p.pool_id order by p.pool_id) from pool p
+                           where p.tenant_id = v.tenant_id and p.name = any(array_append(v.pools, $12::text))) end,
+                      case when (select exists (select from quarantine)) then
+                          (select q.component_digest from quarantine q
+                           where q.tenant_id = v.tenant_id and q.component_digest = v.component_digest) end,
+                      case when (select exists (select from quota)) then
+                          exists (select from quota q where q.tenant_id = v.tenant_id and q.used >= q.amount
+                              and q.period_start = date_trunc(q.period, now(), 'UTC')) else false end
+               from (select distinct tenant_id, run_id, asset_version_id from known) d
+               cross join lateral (
+                   select cancel_requested_at from run
+                   where tenant_id = d.tenant_id and run_id = d.run_id offset 0) r
+               cross join lateral (
+                   select * from asset_version
+                   where tenant_id = d.tenant_id and asset_version_id = d.asset_version_id offset 0) v
+               cross join lateral (
+                   select * from asset where tenant_id = v.tenant_id and asset_id = v.asset_id offset 0) a
+               order by 6, 3"#,
             worker.0,
             token.0,
             &column(shares, |share| share.lane.0),
@@ -245,13 +298,33 @@ impl Store {
             search.each_found,
             served.queues.as_deref() as Option<&[String]>,
             &served.tags,
+            TENANT_POOL,
         )
         .fetch_all(&self.pool)
         .await
         .doing("claiming jobs")?;
+        let (jobs, assets): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.lane_id.is_some());
+        let mut known = HashMap::with_capacity(assets.len());
+        for row in &assets {
+            let (Some(tenant), Some(run), Some(version), Some(name)) =
+                (&row.tenant_id, row.run_id, row.asset_version_id, &row.asset)
+            else {
+                continue;
+            };
+            let asset = ClaimedAsset {
+                version: AssetVersionId(version),
+                name: name.clone(),
+                cancel_requested: row.cancel_requested.unwrap_or_default(),
+                paused: row.paused.unwrap_or_default(),
+                pools: row.pools.iter().flatten().map(|pool| PoolId(*pool)).collect(),
+                over_quota: row.over_quota.unwrap_or_default(),
+                quarantined: row.quarantined.clone().map(digest).transpose()?,
+            };
+            known.insert((&**tenant, run, version), Arc::new(asset));
+        }
         let mut claimed = Claimed::default();
-        for row in rows {
-            let lane = LaneId(row.lane_id);
+        for row in jobs {
+            let Some(lane) = row.lane_id.map(LaneId) else { continue };
             let reached = claimed.reached.entry(lane).or_default();
             let (Some(tenant), Some(job), Some(charged), Some(released), Some(ready_at_us)) =
                 (row.tenant_id, row.job_id, row.charged, row.released, row.ready_at_us)
@@ -260,7 +333,22 @@ impl Store {
             };
             reached.jobs += 1;
             reached.position = ClaimPosition { ready_at_us, job: JobId(job) };
-            claimed.claims.push(Claim { tenant, job: JobId(job), lane, token, charged, released });
+            let of_run = row.run_id.zip(row.asset_version_id).map(|(run, version)| (&*tenant, run, version));
+            let asset = of_run.and_then(|of_run| known.get(&of_run)).cloned();
+            let claim = Claim { tenant, job: JobId(job), lane, token, charged, released };
+            let (Some(asset), Some(run), Some(partition_key)) = (asset, row.run_id, row.partition_key) else {
+                claimed.unknown.push(claim);
+                continue;
+            };
+            claimed.jobs.push(ClaimedJob {
+                claim,
+                run: RunId(run),
+                asset,
+                partition_key,
+                forced: row.forced.unwrap_or_default(),
+                inputs: row.inputs.unwrap_or_default() as usize,
+                dependents: row.dependents.unwrap_or_default(),
+            });
         }
         Ok(claimed)
     }
@@ -283,127 +371,69 @@ impl Store {
         Ok(returned.rows_affected())
     }
 
-    /// What the claimed jobs are. Each look-up starts from a claim (`lateral ... offset 0` is a fence): a plan that starts
-    /// from the run instead reads all its jobs for each batch. While there is no pool at all, none is looked for.
-    pub async fn load_claimed_jobs(&self, claims: Vec<Claim>) -> Result<Vec<ClaimedJob>, StoreError> {
-        let jobs = sqlx::query!(
-            r#"select j.job_id, j.run_id, j.asset_version_id, a.name as asset, j.partition_key, j.forced,
-                      (r.cancel_requested_at is not null) as "cancel_requested!", j.inputs, j.dependents,
-                      exists (select from pause p where p.tenant_id = a.tenant_id and p.pipeline_id = a.pipeline_id
-                          and p.asset_id in ('00000000-0000-0000-0000-000000000000', a.asset_id)) as "paused!",
-                      case when (select exists (select from pool)) then
-                          (select array_agg(p.pool_id order by p.pool_id) from pool p
-                           where p.tenant_id = v.tenant_id and p.name = any(array_append(v.pools, $3::text))) end as "pools?",
-                      case when (select exists (select from quarantine)) then
-                          (select q.component_digest from quarantine q
-                           where q.tenant_id = v.tenant_id and q.component_digest = v.component_digest)
-                          end as "quarantined?",
-                      case when (select exists (select from quota)) then
-                          exists (select from quota q where q.tenant_id = v.tenant_id and q.used >= q.amount
-                              and q.period_start = date_trunc(q.period, now(), 'UTC')) else false end as "over_quota!"
-               from unnest((select $1::text[]), $2::uuid[]) as c (tenant_id, job_id)
-               cross join lateral (
-                   select * from job where tenant_id = c.tenant_id and job_id = c.job_id offset 0) j
-               cross join lateral (
-                   select cancel_requested_at from run where tenant_id = j.tenant_id and run_id = j.run_id offset 0) r
-               cross join lateral (
-                   select * from asset_version
-                   where tenant_id = j.tenant_id and asset_version_id = j.asset_version_id offset 0) v
-               cross join lateral (
-                   select * from asset where tenant_id = v.tenant_id and asset_id = v.asset_id offset 0) a"#,
-            &column(&claims, |claim| claim.tenant.clone()),
-            &column(&claims, |claim| claim.job.0),
-            TENANT_POOL,
-        )
-        .fetch_all(&self.pool)
-        .await
-        .doing("loading claimed jobs")?;
-        let mut claims: HashMap<Uuid, Claim> = claims.into_iter().map(|claim| (claim.job.0, claim)).collect();
-        jobs.into_iter()
-            .filter_map(|row| {
-                let claim = claims.remove(&row.job_id)?;
-                let quarantined = match row.quarantined.map(digest).transpose() {
-                    Ok(quarantined) => quarantined,
-                    Err(error) => return Some(Err(error)),
-                };
-                Some(Ok(ClaimedJob {
-                    claim,
-                    quarantined,
-                    over_quota: row.over_quota,
-                    run: RunId(row.run_id),
-                    asset_version: AssetVersionId(row.asset_version_id),
-                    asset: row.asset,
-                    partition_key: row.partition_key,
-                    forced: row.forced,
-                    cancel_requested: row.cancel_requested,
-                    paused: row.paused,
-                    pools: row.pools.unwrap_or_default().into_iter().map(PoolId).collect(),
-                    inputs: row.inputs as usize,
-                    dependents: row.dependents,
-                }))
-            })
-            .collect()
-    }
-
     /// What claimed jobs read. A required input of a job that could be claimed is always there.
-    pub async fn load_inputs(&self, jobs: &[ClaimedJob]) -> Result<HashMap<JobId, ClaimedInputs>, StoreError> {
+    ///
+    /// The answer has a row for each version that a job reads, then one for each materialization among them: jobs of a
+    /// batch mostly read the same.
+    pub async fn load_inputs(&self, claims: &[&Claim]) -> Result<HashMap<JobId, ClaimedInputs>, StoreError> {
         let mut by_job: HashMap<JobId, ClaimedInputs> = HashMap::new();
-        let reading: Vec<&Claim> = jobs.iter().filter(|job| job.inputs > 0).map(|job| &job.claim).collect();
-        if reading.is_empty() {
+        if claims.is_empty() {
             return Ok(by_job);
         }
         let rows = sqlx::query!(
-            r#"select i.job_id, i.input, i.position, m.materialization_id as "materialization_id?", a.name as "asset?",
-                      m.partition_key as "partition_key?", m.output_digest as "output_digest?",
-                      m.version_digest as "version_digest?",
-                      m.size_bytes as "size_bytes?", m.media_type as "media_type?", m.metadata as "metadata?",
-                      coalesce(b.inline, false) as "inline!"
-               from unnest((select $1::text[]), $2::uuid[]) as c (tenant_id, job_id)
+            r#"with read as materialized (
+                   select i.tenant_id, i.job_id, i.input, i.position,
+                          coalesce(i.materialization_id, e.materialization_id) as materialization_id
+                   from unnest((select $1::text[]), $2::uuid[]) as c (tenant_id, job_id)
+                   cross join lateral (
+                       select * from job_input where tenant_id = c.tenant_id and job_id = c.job_id offset 0) i
+                   left join lateral (
+                       select materialization_id from job_end
+                       where tenant_id = i.tenant_id and job_id = i.upstream_job_id offset 0) e on true)
+               select tenant_id as "tenant_id!", materialization_id as "materialization_id?", job_id as "job_id?",
+                      input as "input?", position as "position?", null as "asset?", null as "partition_key?",
+                      null::bytea as "output_digest?", null::bytea as "version_digest?", null::bigint as "size_bytes?",
+                      null as "media_type?", null::jsonb as "metadata?", null::bool as "inline?"
+               from read
+               union all
+               select m.tenant_id, m.materialization_id, null, null, null, a.name, m.partition_key, m.output_digest,
+                      m.version_digest, m.size_bytes, m.media_type, m.metadata, coalesce(b.inline, false)
+               from (select distinct tenant_id, materialization_id from read) d
                cross join lateral (
-                   select * from job_input where tenant_id = c.tenant_id and job_id = c.job_id offset 0) i
-               left join lateral (
-                   select materialization_id from job_end
-                   where tenant_id = i.tenant_id and job_id = i.upstream_job_id offset 0) e on true
-               left join lateral (
-                   select * from materialization where tenant_id = i.tenant_id
-                       and materialization_id = coalesce(i.materialization_id, e.materialization_id) offset 0) m on true
-               left join lateral (
-                   select name from asset where tenant_id = m.tenant_id and asset_id = m.asset_id offset 0) a on true
+                   select * from materialization
+                   where tenant_id = d.tenant_id and materialization_id = d.materialization_id offset 0) m
+               cross join lateral (
+                   select name from asset where tenant_id = m.tenant_id and asset_id = m.asset_id offset 0) a
                left join lateral (
                    select bytes is not null as inline from blob
-                   where tenant_id = m.tenant_id and digest = m.output_digest offset 0) b on true
-               order by i.job_id, i.input, i.position"#,
-            &column(&reading, |claim| claim.tenant.clone()),
-            &column(&reading, |claim| claim.job.0),
+                   where tenant_id = m.tenant_id and digest = m.output_digest offset 0) b on true"#,
+            &column(claims, |claim| &*claim.tenant) as &[&str],
+            &column(claims, |claim| claim.job.0),
         )
         .fetch_all(&self.pool)
         .await
         .doing("loading the inputs of claimed jobs")?;
+        let mut versions: HashMap<(String, Uuid), Arc<ClaimedVersion>> = HashMap::new();
+        let mut read = Vec::with_capacity(rows.len());
         for row in rows {
-            let inputs = by_job.entry(JobId(row.job_id)).or_default();
+            let key = row.materialization_id.map(|id| (row.tenant_id, id));
+            if let (Some(job), Some(input), Some(position)) = (row.job_id, row.input, row.position) {
+                read.push((JobId(job), input, position, key));
+                continue;
+            }
             let (
-                Some(id),
+                Some(key),
                 Some(asset),
                 Some(partition_key),
                 Some(output_digest),
                 Some(version_digest),
                 Some(media_type),
-            ) = (
-                row.materialization_id,
-                row.asset,
-                row.partition_key,
-                row.output_digest,
-                row.version_digest,
-                row.media_type,
-            )
+            ) = (key, row.asset, row.partition_key, row.output_digest, row.version_digest, row.media_type)
             else {
-                *inputs.absent.entry(row.input).or_default() += 1;
                 continue;
             };
-            inputs.present.push(ClaimedInput {
-                input: row.input,
-                position: row.position,
-                materialization: MaterializationId(id),
+            let version = ClaimedVersion {
+                materialization: MaterializationId(key.1),
                 asset,
                 partition_key,
                 digest: digest(output_digest)?,
@@ -411,8 +441,19 @@ impl Store {
                 size_bytes: row.size_bytes.unwrap_or_default() as u64,
                 media_type,
                 metadata: row.metadata.unwrap_or_default(),
-                inline: row.inline,
-            });
+                inline: row.inline.unwrap_or_default(),
+            };
+            versions.insert(key, Arc::new(version));
+        }
+        for (job, input, position, key) in read {
+            let inputs = by_job.entry(job).or_default();
+            match key.and_then(|key| versions.get(&key)) {
+                Some(version) => inputs.present.push(ClaimedInput { input, position, version: version.clone() }),
+                None => *inputs.absent.entry(input).or_default() += 1,
+            }
+        }
+        for inputs in by_job.values_mut() {
+            inputs.present.sort_unstable_by(|a, b| (&a.input, a.position).cmp(&(&b.input, b.position)));
         }
         Ok(by_job)
     }

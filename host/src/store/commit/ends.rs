@@ -116,10 +116,10 @@ pub(super) async fn insert_ends(connection: &mut Connection, ends: &[End]) -> Re
     sqlx::query!(
         "insert into job_end (tenant_id, job_id, state, cause, materialization_id, reused)
          select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::bool[])",
-        &column(ends, |end| end.tenant.clone()),
+        &column(ends, |end| &*end.tenant) as &[&str],
         &column(ends, |end| end.job.0),
-        &column(ends, |end| end.state.to_owned()),
-        &column(ends, |end| end.cause.clone()) as &[Option<String>],
+        &column(ends, |end| end.state) as &[&str],
+        &column(ends, |end| end.cause.as_deref()) as &[Option<&str>],
         &column(ends, |end| end.materialization.map(|id| id.0)) as &[Option<Uuid>],
         &column(ends, |end| end.reused),
     )
@@ -146,9 +146,9 @@ async fn record_ends(connection: &mut Connection, ends: &[End]) -> Result<(), St
              select tenant_id, 'worker', 'job.' || state, run_id::text, jsonb_build_object('jobs', jobs) from ended)
          insert into outbox (tenant_id, topic, payload)
          select tenant_id, 'job.' || state, jsonb_build_object('run', run_id, 'jobs', jobs) from ended",
-        &column(&groups, |((tenant, ..), _)| (*tenant).to_owned()),
+        &column(&groups, |((tenant, ..), _)| *tenant) as &[&str],
         &column(&groups, |((_, run, _), _)| run.0),
-        &column(&groups, |((.., state), _)| (*state).to_owned()),
+        &column(&groups, |((.., state), _)| *state) as &[&str],
         &column(&groups, |(_, ends)| serde_json::Value::Array(ends.iter().map(|end| record_of(end)).collect())),
     )
     .execute(connection)
@@ -203,9 +203,9 @@ async fn count_for_runs(connection: &mut Connection, ends: &[End]) -> Result<Vec
          insert into outbox (tenant_id, topic, payload)
          select tenant_id, 'run.' || state, jsonb_build_object('run', run_id) from counted where state <> 'running'
          returning (payload ->> 'run')::uuid as "run_id!", substr(topic, 5) as "state!""#,
-        &column(ends, |end| end.tenant.clone()),
+        &column(ends, |end| &*end.tenant) as &[&str],
         &column(ends, |end| end.run.0),
-        &column(ends, |end| end.state.to_owned()),
+        &column(ends, |end| end.state) as &[&str],
         &column(ends, |end| end.reused),
     )
     .fetch_all(connection)

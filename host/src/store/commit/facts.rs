@@ -36,24 +36,24 @@ pub(super) async fn insert_attempts(connection: &mut Connection, batch: &[&Finis
              $16::bigint[], $17::jsonb[], $18::jsonb[]) as t (tenant_id, attempt_id, job_id, number, token, worker_id, verdict,
              message, charged, engine_id, fuel_used, memory_bytes_peak, output_bytes, duration_us, log, log_dropped,
              denials, uses)",
-        &column(&rows, |(item, _)| item.claim.tenant.clone()),
+        &column(&rows, |(item, _)| &*item.claim.tenant) as &[&str],
         &column(&rows, |(_, a)| a.id.0),
         &column(&rows, |(item, _)| item.claim.job.0),
         &column(&rows, |(item, _)| i32::from(item.claim.charged) + 1),
         &column(&rows, |(item, _)| item.claim.token.0),
         &column(&rows, |(_, a)| a.worker.0),
-        &column(&rows, |(_, a)| a.verdict.to_owned()),
-        &column(&rows, |(_, a)| a.message.clone()) as &[Option<String>],
+        &column(&rows, |(_, a)| a.verdict) as &[&str],
+        &column(&rows, |(_, a)| a.message.as_deref()) as &[Option<&str>],
         &column(&rows, |(_, a)| a.charged),
-        &column(&rows, |(_, a)| a.engine_id.clone()),
+        &column(&rows, |(_, a)| &*a.engine_id) as &[&str],
         &column(&rows, |(_, a)| a.fuel_used as i64),
         &column(&rows, |(_, a)| a.memory_bytes_peak as i64),
         &column(&rows, |(_, a)| a.output_bytes as i64),
         &column(&rows, |(_, a)| a.duration_us as i64),
-        &column(&rows, |(_, a)| a.log.clone()) as &[Option<serde_json::Value>],
+        &column(&rows, |(_, a)| a.log.as_ref()) as &[Option<&serde_json::Value>],
         &column(&rows, |(_, a)| a.log_dropped as i64),
-        &column(&rows, |(_, a)| a.denials.clone()) as &[Option<serde_json::Value>],
-        &column(&rows, |(_, a)| a.uses.clone()) as &[Option<serde_json::Value>],
+        &column(&rows, |(_, a)| a.denials.as_ref()) as &[Option<&serde_json::Value>],
+        &column(&rows, |(_, a)| a.uses.as_ref()) as &[Option<&serde_json::Value>],
     )
     .execute(connection)
     .await
@@ -102,10 +102,10 @@ pub(super) async fn insert_blobs(connection: &mut Connection, made: &[Made<'_>])
          select * from wanted w
          where not exists (select from held h where h.tenant_id = w.tenant_id and h.digest = w.digest)
          on conflict (tenant_id, digest) do nothing",
-        &column(&rows, |row| row.0.to_owned()),
-        &column(&rows, |row| row.1.0.to_vec()),
+        &column(&rows, |row| row.0) as &[&str],
+        &column(&rows, |row| &row.1.0[..]) as &[&[u8]],
         &column(&rows, |row| row.2 as i64),
-        &column(&rows, |row| row.3.map(<[u8]>::to_vec)) as &[Option<Vec<u8>>],
+        &column(&rows, |row| row.3) as &[Option<&[u8]>],
     )
     .execute(connection)
     .await
@@ -190,23 +190,23 @@ pub(super) async fn insert_materializations(connection: &mut Connection, made: &
              sources_digest = excluded.sources_digest, input_digests = excluded.input_digests,
              stored_digest = excluded.stored_digest, made_at = excluded.made_at
          where l.sequence < excluded.sequence",
-        &column(made, |(item, _)| item.claim.tenant.clone()),
+        &column(made, |(item, _)| &*item.claim.tenant) as &[&str],
         &column(made, |(_, new)| new.id.0),
         &column(made, |(_, new)| new.asset.0),
         &column(made, |(_, new)| new.asset_version.0),
-        &column(made, |(_, new)| new.partition_key.clone()),
+        &column(made, |(_, new)| &*new.partition_key) as &[&str],
         &column(made, |(item, _)| item.run.0),
         &column(made, |(item, _)| item.claim.job.0),
         &column(made, |(_, new)| new.attempt.0),
-        &column(made, |(_, new)| new.digest.0.to_vec()),
+        &column(made, |(_, new)| &new.digest.0[..]) as &[&[u8]],
         &column(made, |(_, new)| new.size_bytes as i64),
-        &column(made, |(_, new)| new.media_type.clone()),
-        &column(made, |(_, new)| new.metadata.clone()),
-        &column(made, |(_, new)| new.version_digest.0.to_vec()),
-        &column(made, |(_, new)| new.recipe.0.to_vec()),
-        &column(made, |(_, new)| new.sources_digest.0.to_vec()),
+        &column(made, |(_, new)| &*new.media_type) as &[&str],
+        &column(made, |(_, new)| &new.metadata) as &[&serde_json::Value],
+        &column(made, |(_, new)| &new.version_digest.0[..]) as &[&[u8]],
+        &column(made, |(_, new)| &new.recipe.0[..]) as &[&[u8]],
+        &column(made, |(_, new)| &new.sources_digest.0[..]) as &[&[u8]],
         &column(made, |(_, new)| new.input_digests.iter().flat_map(|digest| digest.0).collect::<Vec<u8>>()),
-        &column(made, |(_, new)| new.engine_id.clone()),
+        &column(made, |(_, new)| &*new.engine_id) as &[&str],
         &column(made, |(_, new)| new.reused_from.map(|id| id.0)) as &[Option<Uuid>],
     )
     .execute(connection)
@@ -224,9 +224,9 @@ pub(super) async fn insert_edges(connection: &mut Connection, made: &[Made<'_>])
         "insert into lineage_edge
              (tenant_id, materialization_id, input, position, upstream_materialization_id, bytes_read)
          select * from unnest($1::text[], $2::uuid[], $3::text[], $4::int[], $5::uuid[], $6::bigint[])",
-        &column(&rows, |row| row.0.to_owned()),
+        &column(&rows, |row| row.0) as &[&str],
         &column(&rows, |row| row.1),
-        &column(&rows, |row| row.2.input.clone()),
+        &column(&rows, |row| &*row.2.input) as &[&str],
         &column(&rows, |row| row.2.position),
         &column(&rows, |row| row.2.upstream.0),
         &column(&rows, |row| row.2.bytes_read as i64),
@@ -245,11 +245,11 @@ pub(super) async fn insert_external_reads(connection: &mut Connection, made: &[M
     sqlx::query!(
         "insert into external_read (tenant_id, materialization_id, resource, kind, digest, items, size_bytes)
          select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::bigint[], $7::bigint[])",
-        &column(&rows, |row| row.0.to_owned()),
+        &column(&rows, |row| row.0) as &[&str],
         &column(&rows, |row| row.1),
-        &column(&rows, |row| row.2.resource.clone()),
-        &column(&rows, |row| row.2.kind.to_owned()),
-        &column(&rows, |row| row.2.digest.0.to_vec()),
+        &column(&rows, |row| &*row.2.resource) as &[&str],
+        &column(&rows, |row| row.2.kind) as &[&str],
+        &column(&rows, |row| &row.2.digest.0[..]) as &[&[u8]],
         &column(&rows, |row| row.2.items as i64),
         &column(&rows, |row| row.2.size_bytes as i64),
     )
@@ -267,11 +267,11 @@ pub(super) async fn insert_staged_files(connection: &mut Connection, made: &[Mad
     sqlx::query!(
         "insert into staged_file (tenant_id, materialization_id, resource, path, digest)
          select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bytea[])",
-        &column(&rows, |row| row.0.to_owned()),
+        &column(&rows, |row| row.0) as &[&str],
         &column(&rows, |row| row.1),
-        &column(&rows, |row| row.2.resource.clone()),
-        &column(&rows, |row| row.2.path.clone()),
-        &column(&rows, |row| row.2.content.map(|(digest, _)| digest.0.to_vec())) as &[Option<Vec<u8>>],
+        &column(&rows, |row| &*row.2.resource) as &[&str],
+        &column(&rows, |row| &*row.2.path) as &[&str],
+        &column(&rows, |row| row.2.content.as_ref().map(|(digest, _)| &digest.0[..])) as &[Option<&[u8]>],
     )
     .execute(connection)
     .await

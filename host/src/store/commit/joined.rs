@@ -85,7 +85,7 @@ pub(super) async fn give_up_keys(connection: &mut Connection, ends: &[End]) -> R
              cross join lateral (
                  select ctid as place from live_job
                  where job_id = e.job_id and tenant_id is not distinct from e.tenant_id offset 0) k))",
-        &column(ends, |end| end.tenant.clone()),
+        &column(ends, |end| &*end.tenant) as &[&str],
         &column(ends, |end| end.job.0),
     )
     .execute(connection)
@@ -210,7 +210,7 @@ async fn lock_joined(connection: &mut Connection, ends: &[End]) -> Result<Vec<Pl
                where joined_id = e.job_id and tenant_id is not distinct from e.tenant_id
                order by job_id limit $3 for update skip locked) q
            limit $3"#,
-        &column(ends, |end| end.tenant.clone()),
+        &column(ends, |end| &*end.tenant) as &[&str],
         &column(ends, |end| end.job.0),
         JOINED_ENDED_MAX,
     )

@@ -41,7 +41,7 @@ pub(super) async fn delete_leases(
          returning job_id, token, permits, (extract(epoch from claimed_at) * 1000000)::bigint as "claimed_us!",
               (select exists (select from component_death)) as "are_deaths_noted!",
               (select exists (select from quota)) as "are_there_quotas!""#,
-        &column(batch, |item| item.claim.tenant.clone()),
+        &column(batch, |item| &*item.claim.tenant) as &[&str],
         &column(batch, |item| item.claim.job.0),
         &column(batch, |item| item.claim.token.0),
     )
