@@ -173,7 +173,8 @@ impl Bench {
         };
         // Where nobody waits for it, nobody is found; where very many do, `FinishedJob` has to say so.
         let dependents = 1;
-        FinishedJob { claim, run, name: "a".to_owned(), dependents, attempt: Some(attempt), ending, buckets: vec![] }
+        let name = "a".to_owned();
+        FinishedJob { claim, run, name, dependents, attempt: Some(attempt), ending, buckets: vec![], is_keyed: false }
     }
 
     /// How many pages the look-up of everything that is the latest reads, once rows that nobody can see are gone: how

@@ -9,7 +9,7 @@ use flowstone::{
     pipeline::policy::Route,
     store::{
         Store,
-        commit::{Committed, Counts, Ending},
+        commit::{Committed, Counts, Ending, FinishedJob},
         live_jobs::{Joined, LiveKey},
         queue::Claim,
         runs::{NewJob, NewRun},
@@ -160,6 +160,31 @@ async fn what_needs_a_joined_job_is_released_by_the_live_jobs_commit() {
     let committed = bench.store.commit_finished_jobs(&[bench.finished(live.claim, first, made)]).await.unwrap();
     assert_eq!(committed.released, 1);
     assert_eq!(bench.states(second).await, ["succeeded", "ready"]);
+}
+
+/// A server that crashes may forget a key and keep the lease, because nobody waited until the key was on disk.
+#[tokio::test]
+async fn a_job_whose_key_was_forgotten_makes_nothing_and_runs_again() {
+    let wanted = Wanted::by(&[false, false]).await;
+    assert_eq!(wanted.take_or_join(0).await, None);
+    let pool = wanted.bench.database.pool().await;
+    sqlx::query("delete from live_job").execute(&pool).await.unwrap();
+    assert_eq!(wanted.take_or_join(1).await, None, "it makes the same meanwhile");
+    let keyed = |at: usize| {
+        let (run, LiveKey { claim, .. }) = wanted.jobs[at].clone();
+        FinishedJob { is_keyed: true, ..wanted.bench.finished(claim, run, wanted.made()) }
+    };
+    let committed = wanted.store().commit_finished_jobs(&[keyed(0), keyed(1)]).await.unwrap();
+    assert_eq!(committed.ended.iter().map(|end| end.job).collect::<Vec<_>>(), [wanted.jobs[1].1.claim.job]);
+    assert_eq!(committed.deferred.iter().map(|job| job.job).collect::<Vec<_>>(), [wanted.jobs[0].1.claim.job]);
+    assert_eq!((wanted.bench.count("materialization").await, wanted.bench.count("job_deferred").await), (1, 1));
+    let attempts: Vec<(String, bool)> =
+        sqlx::query_as("select verdict, charged from attempt order by verdict").fetch_all(&pool).await.unwrap();
+    assert_eq!(attempts, [("lost".to_owned(), false), ("succeeded".to_owned(), true)]);
+    sqlx::query("update job_deferred set due_at = now()").execute(&pool).await.unwrap();
+    assert_eq!(wanted.store().promote_due_jobs(10).await.unwrap(), 1);
+    let again = wanted.bench.claim_one().await;
+    assert_eq!((again.job, again.charged, again.released), (wanted.jobs[0].1.claim.job, 0, 1));
 }
 
 #[tokio::test]

@@ -93,7 +93,7 @@ impl Identity {
 
     fn finished(self, ending: Ending) -> FinishedJob {
         let Self { claim, run, name, dependents } = self;
-        FinishedJob { claim, run, name, dependents, attempt: None, ending, buckets: Vec::new() }
+        FinishedJob { claim, run, name, dependents, attempt: None, ending, buckets: Vec::new(), is_keyed: false }
     }
 }
 
@@ -165,7 +165,8 @@ impl KnownJob {
 
     pub(super) fn finished(self, ending: Ending) -> FinishedJob {
         let (name, dependents) = (self.name(), self.dependents);
-        Identity { claim: self.claim, run: self.run, name, dependents }.finished(ending)
+        let finished = Identity { claim: self.claim, run: self.run, name, dependents }.finished(ending);
+        FinishedJob { is_keyed: true, ..finished }
     }
 
     /// To everything that was handed over; `bytes_read` is asked by input name and index among its versions.

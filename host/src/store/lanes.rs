@@ -38,29 +38,21 @@ impl Store {
     }
 }
 
-/// The lanes of a pipeline's routes; those that are not there yet are made, in one order in every process.
-pub(super) async fn ensure_lanes(
+/// Makes the lanes of a pipeline's routes that are not among those that were found, in one order in every process.
+pub(super) async fn make_missing_lanes(
     connection: &mut Connection,
     tenant: &str,
     pipeline: PipelineId,
     routes: BTreeSet<&Route>,
-) -> Result<HashMap<Route, LaneId>, StoreError> {
-    let mut lanes = HashMap::new();
-    for route in routes {
+    lanes: &mut HashMap<Route, LaneId>,
+) -> Result<(), StoreError> {
+    let missing: Vec<&Route> = routes.into_iter().filter(|route| !lanes.contains_key(route)).collect();
+    for route in missing {
         let tags: Vec<String> = route.tags.iter().cloned().collect();
-        let found = find_lane(connection, tenant, pipeline, route, &tags).await?;
-        let lane = match found {
-            Some(lane) => lane,
-            None => {
-                insert_lane(connection, tenant, pipeline, route, &tags).await?;
-                find_lane(connection, tenant, pipeline, route, &tags)
-                    .await?
-                    .expect("it was inserted, by us or before us")
-            }
-        };
-        lanes.insert(route.clone(), lane);
+        insert_lane(connection, tenant, pipeline, route, &tags).await?;
+        lanes.insert(route.clone(), find_lane(connection, tenant, pipeline, route, &tags).await?);
     }
-    Ok(lanes)
+    Ok(())
 }
 
 async fn find_lane(
@@ -69,7 +61,7 @@ async fn find_lane(
     pipeline: PipelineId,
     route: &Route,
     tags: &[String],
-) -> Result<Option<LaneId>, StoreError> {
+) -> Result<LaneId, StoreError> {
     let lane = sqlx::query_scalar!(
         "select lane_id from lane
          where tenant_id = $1 and pipeline_id = $2 and queue = $3 and priority = $4 and tags = $5",
@@ -79,10 +71,10 @@ async fn find_lane(
         route.priority,
         tags,
     )
-    .fetch_optional(connection)
+    .fetch_one(connection)
     .await
     .doing("looking for a lane")?;
-    Ok(lane.map(LaneId))
+    Ok(LaneId(lane))
 }
 
 /// Waits for another transaction that makes the same.

@@ -37,11 +37,15 @@ pub enum Joined {
 impl Store {
     /// Takes keys; returns the jobs that got theirs. The keys of the others are taken: by other jobs, or by themselves
     /// when they were claimed before.
+    ///
+    /// As a claim, it is not waited for until it is on disk: the guest starts sooner. A server that crashes may forget it
+    /// and keep the lease; the commit looks whether the key is still there, and makes nothing where it is not.
     pub async fn take_live_keys(&self, wanted: &[LiveKey]) -> Result<Vec<JobId>, StoreError> {
         let taken = sqlx::query_scalar!(
-            "insert into live_job (tenant_id, asset_id, partition_key, recipe, job_id)
+            "with hasty as materialized (select set_config('synchronous_commit', 'off', true))
+             insert into live_job (tenant_id, asset_id, partition_key, recipe, job_id)
              select w.tenant_id, w.asset_id, w.partition_key, w.recipe, w.job_id
-             from unnest((select $1::text[]), $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[])
+             from hasty cross join unnest((select $1::text[]), $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[])
                  as w (tenant_id, asset_id, partition_key, recipe, job_id, token)
              join job_lease l on l.tenant_id = w.tenant_id and l.job_id = w.job_id and l.token = w.token
              order by w.tenant_id, w.asset_id, w.partition_key, w.recipe

@@ -1,6 +1,6 @@
 //! Runs: submitting a plan, following it, cancelling it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use super::{
     column,
     commit::{Committed, End, end_jobs, job_name},
     error::Doing as _,
-    lanes::{LaneId, ensure_lanes},
+    lanes::{LaneId, make_missing_lanes},
     permits::limited_cause,
     quotas::quota_cause,
     retention::is_any_expired,
@@ -466,14 +466,23 @@ impl Store {
 
 /// Writes a run and all its jobs, on behalf of an actor.
 pub(super) async fn insert_run(connection: &mut Connection, run: &NewRun, actor: &str) -> Result<(), StoreError> {
-    sqlx::query!(
+    let routes: BTreeSet<&Route> = run.jobs.iter().map(|job| &job.route).collect();
+    let queues: BTreeSet<(&str, i16)> = routes.iter().map(|route| (&*route.queue, route.priority)).collect();
+    let queues: Vec<_> = queues.into_iter().collect();
+    let found = sqlx::query!(
         "with submitted as (
              insert into run
                  (tenant_id, run_id, pipeline_version_id, owner_id, request, jobs, state, finished_at, backfill_id)
              values ($1, $2, $3, $4, $5, $6, case when $6 = 0 then 'succeeded' else 'running' end,
-                 case when $6 = 0 then now() end, $7))
-         insert into audit (tenant_id, actor, action, subject, details)
-         values ($1, $8, 'run.submitted', $9, jsonb_build_object('jobs', $6::int, 'request', $5::jsonb))",
+                 case when $6 = 0 then now() end, $7)),
+         audited as (
+             insert into audit (tenant_id, actor, action, subject, details)
+             values ($1, $8, 'run.submitted', $9, jsonb_build_object('jobs', $6::int, 'request', $5::jsonb)))
+         select l.lane_id, l.queue, l.priority, l.tags
+         from unnest($11::text[], $12::smallint[]) as r (queue, priority)
+         cross join lateral (
+             select * from lane where tenant_id = $1 and pipeline_id = $10
+                 and queue = r.queue and priority = r.priority offset 0) l",
         run.tenant,
         run.id.0,
         run.pipeline_version.0,
@@ -483,12 +492,17 @@ pub(super) async fn insert_run(connection: &mut Connection, run: &NewRun, actor:
         run.backfill.map(|backfill| backfill.0) as Option<Uuid>,
         actor,
         run.id.to_string(),
+        run.pipeline.0,
+        &column(&queues, |queue| queue.0) as &[&str],
+        &column(&queues, |queue| queue.1),
     )
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await
     .doing("submitting a run")?;
-    let routes = run.jobs.iter().map(|job| &job.route).collect();
-    let lanes = ensure_lanes(connection, &run.tenant, run.pipeline, routes).await?;
+    let lane = |queue, priority, tags: Vec<String>| Route { queue, priority, tags: tags.into_iter().collect() };
+    let mut lanes: HashMap<Route, LaneId> =
+        found.into_iter().map(|row| (lane(row.queue, row.priority, row.tags), LaneId(row.lane_id))).collect();
+    make_missing_lanes(connection, &run.tenant, run.pipeline, routes, &mut lanes).await?;
     let dependents = count_dependents(run);
     for jobs in run.jobs.chunks(INSERT_ROWS_MAX) {
         insert_jobs(connection, run, jobs, &dependents, &lanes).await?;
@@ -650,6 +664,7 @@ async fn remove_waiting_jobs(
             reused: false,
             // What needed it waited too, and is cancelled with it.
             dependents: 0,
+            needs_key: false,
         })
         .collect())
 }

@@ -1,6 +1,6 @@
 //! Ends: the final state of jobs, what follows for those that need them, and the counters of their runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use uuid::Uuid;
 
@@ -28,6 +28,8 @@ pub(in crate::store) struct End {
     pub(in crate::store) reused: bool,
     /// How many inputs of other jobs wait for it.
     pub(in crate::store) dependents: i32,
+    /// Whether it ends like this only while it has the key of its recipe.
+    pub(in crate::store) needs_key: bool,
 }
 
 impl End {
@@ -51,21 +53,27 @@ impl End {
             materialization,
             reused,
             dependents: item.dependents,
+            needs_key: item.is_keyed && matches!(item.ending, Ending::Materialized(_)),
         })
     }
 }
 
-/// Ends jobs and those that had joined them, skips what cannot run without them, releases what waited for them, and
-/// counts for their runs.
-pub(in crate::store) async fn end_jobs(
-    connection: &mut Connection,
-    mut ends: Vec<End>,
-) -> Result<Committed, StoreError> {
+/// Ends jobs, and gives up the keys of their recipes; returns those whose key had gone although they need it.
+pub(super) async fn end_themselves(connection: &mut Connection, ends: &[End]) -> Result<HashSet<JobId>, StoreError> {
+    if ends.is_empty() {
+        return Ok(HashSet::new());
+    }
+    insert_ends(connection, ends).await?;
+    let given_up = give_up_keys(connection, ends).await?;
+    Ok(ends.iter().filter(|end| end.needs_key && !given_up.contains(&end.job)).map(|end| end.job).collect())
+}
+
+/// What follows for others when jobs have ended: those that had joined them end too, what cannot run without them is
+/// skipped, what waited for them is released, and their runs count them.
+pub(super) async fn end_followers(connection: &mut Connection, mut ends: Vec<End>) -> Result<Committed, StoreError> {
     if ends.is_empty() {
         return Ok(Committed::default());
     }
-    insert_ends(connection, &ends).await?;
-    give_up_keys(connection, &ends).await?;
     // After the keys: whoever joined before they went is there to be seen.
     let joined = end_joined(connection, &ends).await?;
     ends.extend(joined.ends);
@@ -75,6 +83,12 @@ pub(in crate::store) async fn end_jobs(
     committed.released += joined.ready;
     committed.put_off += usize::from(joined.is_partial);
     Ok(committed)
+}
+
+/// Ends jobs that make nothing, with all that follows.
+pub(in crate::store) async fn end_jobs(connection: &mut Connection, ends: Vec<End>) -> Result<Committed, StoreError> {
+    end_themselves(connection, &ends).await?;
+    end_followers(connection, ends).await
 }
 
 /// Releases, and writes down what ended with it, beside what had ended before.
@@ -95,8 +109,7 @@ pub(super) async fn finish_release(
     let released = release.count_down(connection).await?;
     let mut finished_runs = Vec::new();
     if !ends.is_empty() {
-        record_ends(connection, &ends).await?;
-        finished_runs = count_for_runs(connection, &ends).await?;
+        finished_runs = record_ends(connection, &ends).await?;
     }
     let ended = ends
         .into_iter()
@@ -130,31 +143,66 @@ pub(super) async fn insert_ends(connection: &mut Connection, ends: &[End]) -> Re
 }
 
 /// One line of audit and one of the outbox for the ends of one kind in one run: a line for each job would be a fifth of
-/// all that a job writes.
-async fn record_ends(connection: &mut Connection, ends: &[End]) -> Result<(), StoreError> {
+/// all that a job writes. The runs' counters move with them; the last job ends its run: which did, and how. Of that the
+/// outbox tells after the ends.
+async fn record_ends(connection: &mut Connection, ends: &[End]) -> Result<Vec<(RunId, String)>, StoreError> {
     let mut groups: BTreeMap<(&str, RunId, &str), Vec<&End>> = BTreeMap::new();
     for end in ends {
         groups.entry((&end.tenant, end.run, end.state)).or_default().push(end);
     }
     groups.values_mut().for_each(|ends| ends.sort_by_key(|end| end.job));
     let groups: Vec<_> = groups.into_iter().collect();
-    sqlx::query!(
-        "with ended as materialized (
-             select * from unnest($1::text[], $2::uuid[], $3::text[], $4::jsonb[]) as e (tenant_id, run_id, state, jobs)),
-         audited as (
-             insert into audit (tenant_id, actor, action, subject, details)
-             select tenant_id, 'worker', 'job.' || state, run_id::text, jsonb_build_object('jobs', jobs) from ended)
-         insert into outbox (tenant_id, topic, payload)
-         select tenant_id, 'job.' || state, jsonb_build_object('run', run_id, 'jobs', jobs) from ended",
+    let finished = sqlx::query!(
+        r#"with ended as materialized (
+               select * from unnest($1::text[], $2::uuid[], $3::text[], $4::jsonb[], $5::int[], $6::int[])
+                   as e (tenant_id, run_id, state, jobs, ended, reused)),
+           audited as (
+               insert into audit (tenant_id, actor, action, subject, details)
+               select tenant_id, 'worker', 'job.' || state, run_id::text, jsonb_build_object('jobs', jobs) from ended),
+           told as (
+               insert into outbox (tenant_id, topic, payload)
+               select tenant_id, 'job.' || state, jsonb_build_object('run', run_id, 'jobs', jobs) from ended
+               returning 1),
+           c as (
+               select tenant_id, run_id, sum(ended)::int as ended, sum(reused)::int as reused,
+                   coalesce(sum(ended) filter (where state = 'succeeded'), 0)::int as succeeded,
+                   coalesce(sum(ended) filter (where state = 'skipped'), 0)::int as skipped,
+                   coalesce(sum(ended) filter (where state = 'failed'), 0)::int as failed,
+                   coalesce(sum(ended) filter (where state = 'cancelled'), 0)::int as cancelled
+               from ended group by tenant_id, run_id),
+           locked as (
+               select r.tenant_id, r.run_id from run r join c using (tenant_id, run_id)
+               order by r.tenant_id, r.run_id for update of r),
+           counted as (
+               update run r set
+                   succeeded = r.succeeded + c.succeeded, reused = r.reused + c.reused, skipped = r.skipped + c.skipped,
+                   failed = r.failed + c.failed, cancelled = r.cancelled + c.cancelled,
+                   state = case
+                       when r.succeeded + r.skipped + r.failed + r.cancelled + c.ended < r.jobs then r.state
+                       when r.failed + c.failed > 0 then 'failed'
+                       when r.cancelled + c.cancelled > 0 then 'cancelled'
+                       else 'succeeded' end,
+                   finished_at = case
+                       when r.succeeded + r.skipped + r.failed + r.cancelled + c.ended < r.jobs then null
+                       else clock_timestamp() end
+               from c join locked using (tenant_id, run_id)
+               where r.tenant_id = c.tenant_id and r.run_id = c.run_id
+               returning r.tenant_id, r.run_id, r.state)
+           insert into outbox (tenant_id, topic, payload)
+           select tenant_id, 'run.' || state, jsonb_build_object('run', run_id) from counted
+           where state <> 'running' and (select count(*) from told) > 0
+           returning (payload ->> 'run')::uuid as "run_id!", substr(topic, 5) as "state!""#,
         &column(&groups, |((tenant, ..), _)| *tenant) as &[&str],
         &column(&groups, |((_, run, _), _)| run.0),
         &column(&groups, |((.., state), _)| *state) as &[&str],
         &column(&groups, |(_, ends)| serde_json::Value::Array(ends.iter().map(|end| record_of(end)).collect())),
+        &column(&groups, |(_, ends)| ends.len() as i32),
+        &column(&groups, |(_, ends)| ends.iter().filter(|end| end.reused).count() as i32),
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await
-    .doing("writing audit and outbox")?;
-    Ok(())
+    .doing("recording the ends of jobs")?;
+    Ok(finished.into_iter().map(|row| (RunId(row.run_id), row.state)).collect())
 }
 
 /// What is told of one job. Postgres would build it from its columns at ten times the cost.
@@ -167,49 +215,4 @@ fn record_of(end: &End) -> serde_json::Value {
         record["materialization"] = materialization.to_string().into();
     }
     record
-}
-
-/// Moves the runs' counters; the last job ends its run: which did, and how.
-async fn count_for_runs(connection: &mut Connection, ends: &[End]) -> Result<Vec<(RunId, String)>, StoreError> {
-    let finished = sqlx::query!(
-        r#"with c as (
-             select tenant_id, run_id,
-                 count(*) filter (where state = 'succeeded')::int as succeeded,
-                 count(*) filter (where reused)::int as reused,
-                 count(*) filter (where state = 'skipped')::int as skipped,
-                 count(*) filter (where state = 'failed')::int as failed,
-                 count(*) filter (where state = 'cancelled')::int as cancelled,
-                 count(*)::int as ended
-             from unnest($1::text[], $2::uuid[], $3::text[], $4::bool[]) as e (tenant_id, run_id, state, reused)
-             group by tenant_id, run_id),
-         locked as (
-             select r.tenant_id, r.run_id from run r join c using (tenant_id, run_id)
-             order by r.tenant_id, r.run_id for update of r),
-         counted as (
-             update run r set
-                 succeeded = r.succeeded + c.succeeded, reused = r.reused + c.reused, skipped = r.skipped + c.skipped,
-                 failed = r.failed + c.failed, cancelled = r.cancelled + c.cancelled,
-                 state = case
-                     when r.succeeded + r.skipped + r.failed + r.cancelled + c.ended < r.jobs then r.state
-                     when r.failed + c.failed > 0 then 'failed'
-                     when r.cancelled + c.cancelled > 0 then 'cancelled'
-                     else 'succeeded' end,
-                 finished_at = case
-                     when r.succeeded + r.skipped + r.failed + r.cancelled + c.ended < r.jobs then null
-                     else clock_timestamp() end
-             from c join locked using (tenant_id, run_id)
-             where r.tenant_id = c.tenant_id and r.run_id = c.run_id
-             returning r.tenant_id, r.run_id, r.state)
-         insert into outbox (tenant_id, topic, payload)
-         select tenant_id, 'run.' || state, jsonb_build_object('run', run_id) from counted where state <> 'running'
-         returning (payload ->> 'run')::uuid as "run_id!", substr(topic, 5) as "state!""#,
-        &column(ends, |end| &*end.tenant) as &[&str],
-        &column(ends, |end| end.run.0),
-        &column(ends, |end| end.state) as &[&str],
-        &column(ends, |end| end.reused),
-    )
-    .fetch_all(connection)
-    .await
-    .doing("counting for runs")?;
-    Ok(finished.into_iter().map(|row| (RunId(row.run_id), row.state)).collect())
 }

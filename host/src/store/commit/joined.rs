@@ -9,6 +9,8 @@
 //! what another transaction has, and the sweep of any process finds what was passed over, or was more than one commit
 //! takes.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use super::{
@@ -77,21 +79,22 @@ impl Store {
     }
 }
 
-/// Gives up the keys of jobs that have ended: from here on nobody joins them.
-pub(super) async fn give_up_keys(connection: &mut Connection, ends: &[End]) -> Result<(), StoreError> {
-    sqlx::query!(
+/// Gives up the keys of jobs that have ended, and from here on nobody joins them; returns which had one.
+pub(super) async fn give_up_keys(connection: &mut Connection, ends: &[End]) -> Result<HashSet<JobId>, StoreError> {
+    let jobs = sqlx::query_scalar!(
         "delete from live_job where ctid = any(array(
              select k.place from unnest((select $1::text[]), $2::uuid[]) as e (tenant_id, job_id)
              cross join lateral (
                  select ctid as place from live_job
-                 where job_id = e.job_id and tenant_id is not distinct from e.tenant_id offset 0) k))",
+                 where job_id = e.job_id and tenant_id is not distinct from e.tenant_id offset 0) k))
+         returning job_id",
         &column(ends, |end| &*end.tenant) as &[&str],
         &column(ends, |end| end.job.0),
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await
     .doing("giving up the keys of recipes")?;
-    Ok(())
+    Ok(jobs.into_iter().map(JobId).collect())
 }
 
 /// Settles whoever had joined jobs that have ended, and whoever had joined those.
@@ -169,6 +172,7 @@ async fn settle(connection: &mut Connection, joined: &[Place]) -> Result<Settled
             materialization: row.materialization_id.map(MaterializationId),
             reused: state == "succeeded",
             dependents: row.dependents,
+            needs_key: false,
         });
     }
     if !settled.ends.is_empty() {

@@ -5,7 +5,8 @@
 //! these end with them, jobs that waited for any are released or skipped, and the runs' counters move; the permits of
 //! pools go with the leases, and who waits for them is next. What waits for a very wide job is left to later
 //! transactions (`release.rs`), and a row that this one writes says so. A job whose lease is gone writes nothing at all,
-//! and one that read in a bucket what is not so any more (`buckets.rs`) writes no more than that it runs again.
+//! and one that read in a bucket what is not so any more (`buckets.rs`), or whose key is gone (`live_jobs.rs`), writes no
+//! more than that it runs again.
 
 mod ends;
 mod facts;
@@ -21,6 +22,8 @@ pub use values::{
     NewMaterialization, NewStagedFile, RecordedAttempt, job_name,
 };
 
+use std::collections::HashSet;
+
 use super::{
     Store, StoreError,
     buckets::settle_buckets,
@@ -32,6 +35,7 @@ use super::{
     quotas::{Used, count_use},
 };
 use crate::id::{ClaimToken, JobId};
+use ends::{end_followers, end_themselves};
 use facts::{
     Made, find_collected_jobs, find_expired_jobs, insert_attempts, insert_blobs, insert_edges, insert_external_reads,
     insert_materializations, insert_staged_files,
@@ -69,12 +73,8 @@ impl Store {
         collected.extend(find_expired_jobs(&mut transaction, &mine).await?);
         if !collected.is_empty() {
             drop(transaction);
-            let is_collected = |item: &FinishedJob| collected.contains(&item.claim.job);
-            let batch: Vec<FinishedJob> = batch
-                .iter()
-                .map(|item| if is_collected(item) { item.without_stored_bytes() } else { item.clone() })
-                .collect();
-            return Box::pin(self.commit_finished_jobs(&batch)).await;
+            let cause = "what it stored or found was collected as garbage before it was recorded";
+            return self.commit_without(batch, &collected, cause).await;
         }
         insert_materializations(&mut transaction, &made).await?;
         insert_edges(&mut transaction, &made).await?;
@@ -83,7 +83,13 @@ impl Store {
         delete_intents(&mut transaction, &made).await?;
         let released = return_to_queue(&mut transaction, &mine).await?;
         let ends: Vec<End> = mine.iter().filter_map(|item| End::of(item)).collect();
-        let mut committed = end_jobs(&mut transaction, ends).await?;
+        let keyless = end_themselves(&mut transaction, &ends).await?;
+        if !keyless.is_empty() {
+            drop(transaction);
+            let cause = "the database had forgotten that it alone was to make this: its server crashed meanwhile";
+            return self.commit_without(batch, &keyless, cause).await;
+        }
+        let mut committed = end_followers(&mut transaction, ends).await?;
         committed.released += released;
         if held.values().any(|lease| lease.are_there_quotas) {
             let attempts = mine.iter().filter_map(|item| Some((&item.claim.tenant, item.attempt.as_ref()?)));
@@ -104,6 +110,19 @@ impl Store {
         committed.to_publish =
             made.iter().filter(|(_, new)| !new.staged_files.is_empty()).map(|(_, new)| new.id).collect();
         Ok(committed)
+    }
+
+    /// Commits a batch of which some jobs made something in vain.
+    async fn commit_without(
+        &self,
+        batch: &[FinishedJob],
+        in_vain: &HashSet<JobId>,
+        cause: &str,
+    ) -> Result<Committed, StoreError> {
+        let is_in_vain = |item: &FinishedJob| in_vain.contains(&item.claim.job);
+        let batch: Vec<FinishedJob> =
+            batch.iter().map(|item| if is_in_vain(item) { item.made_in_vain(cause) } else { item.clone() }).collect();
+        Box::pin(self.commit_finished_jobs(&batch)).await
     }
 
     /// Which of these claims have a recorded attempt: for a commit whose answer was lost.

@@ -242,6 +242,7 @@ async fn skip_dependents(connection: &mut Connection, wave: &[&Arrival]) -> Resu
             materialization: None,
             reused: false,
             dependents: row.dependents,
+            needs_key: false,
         })
         .collect())
 }

@@ -24,19 +24,20 @@ pub struct FinishedJob {
     pub ending: Ending,
     /// What its attempt read in buckets, which must still be so, and what it wants written there.
     pub buckets: Vec<BucketEffects>,
+    /// Whether it took the key of its recipe: then it makes something only while it still has it.
+    pub is_keyed: bool,
 }
 
 impl FinishedJob {
-    /// The same job when what it stored has been collected as garbage before it was named: it is made again, uncharged.
-    pub(super) fn without_stored_bytes(&self) -> Self {
-        let cause = "its stored bytes were collected as garbage before they were recorded";
+    /// The same job when what it made cannot be recorded any more: it is made again, uncharged.
+    pub(super) fn made_in_vain(&self, cause: &str) -> Self {
         let attempt = self.attempt.clone().map(|attempt| AttemptRecord {
             verdict: "lost",
             message: Some(cause.to_owned()),
             charged: false,
             ..attempt
         });
-        let wait = HOST_FAULT_WAIT_BASE * (1 << self.claim.released.clamp(0, COLLECTED_DOUBLINGS_MAX));
+        let wait = HOST_FAULT_WAIT_BASE * (1 << self.claim.released.clamp(0, IN_VAIN_DOUBLINGS_MAX));
         let ending =
             Ending::Deferred { wait_ms: wait.as_millis() as u64, cause: cause.to_owned(), counts: Counts::Released };
         Self { attempt, ending, buckets: Vec::new(), ..self.clone() }
@@ -53,8 +54,8 @@ impl FinishedJob {
     }
 }
 
-/// The wait grows to some seconds: until the collection that condemned the bytes has deleted them.
-const COLLECTED_DOUBLINGS_MAX: i16 = 5;
+/// The wait grows to some seconds: until a collection that condemned its bytes has deleted them.
+const IN_VAIN_DOUBLINGS_MAX: i16 = 5;
 
 /// About what a record takes without its output, its edges and its log.
 const RECORD_BYTES: usize = 1 << 10;
