@@ -6,10 +6,12 @@ use std::{fs, time::Duration};
 use flowstone::{
     blob::Digest,
     id::{JobId, MaterializationId, RunId},
+    limit::COLLECT_PARTITIONS_MAX,
     pipeline::policy::Route,
     store::{
-        StoreError,
+        Store, StoreError,
         commit::{Ending, FinishedJob},
+        retention::{Amount, Collector, PartitionPlace},
         runs::{InputOrigin, NewJob, NewJobInput, NewRun},
     },
 };
@@ -18,7 +20,7 @@ use flowstone_tests::{
     pipeline::{Scenario, ended},
 };
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::{
     checker::{assert_sound, violations},
@@ -176,6 +178,11 @@ async fn made(bench: &Bench, bytes: &[u8]) -> MaterializationId {
     id
 }
 
+/// Of the first partitions; each keeps one.
+pub async fn expire_first(store: &Store, collector: Collector) -> Amount {
+    store.expire_materializations(collector, 1, PartitionPlace::start()).await.unwrap().0
+}
+
 /// A job that was claimed, and has found the result before it was let go.
 async fn claimed(bench: &Bench, ending: impl FnOnce(&Bench) -> Ending) -> FinishedJob {
     let (run, _) = bench.submit(&[("a", "none", &[])]).await;
@@ -199,7 +206,7 @@ async fn a_job_that_was_about_to_use_what_expired_runs_again_uncharged() {
     // Meanwhile another one is the newest, and the bytes of the old one go with their row.
     made(&bench, b"two").await;
     let collector = store.begin_collecting().await.unwrap().unwrap();
-    assert_eq!(store.expire_materializations(collector, 1).await.unwrap().count, 1);
+    assert_eq!(expire_first(store, collector).await.count, 1);
     assert_eq!(store.condemn_unnamed(collector, Duration::ZERO).await.unwrap().inline.count, 1);
     let mut ends = Vec::new();
     for job in [up_to_date, reused] {
@@ -211,6 +218,51 @@ async fn a_job_that_was_about_to_use_what_expired_runs_again_uncharged() {
     // And once it is known that they are gone, whoever makes the same is recorded.
     assert_eq!(store.condemn_unnamed(collector, Duration::ZERO).await.unwrap().inline.count, 0);
     made(&bench, b"one").await;
+}
+
+#[tokio::test]
+async fn partitions_are_looked_through_page_by_page() {
+    let bench = Bench::new().await;
+    let (store, pool) = (&bench.store, bench.database.pool().await);
+    made(&bench, b"one").await;
+    // Two pages and a bit, and in every thousandth partition an older one.
+    let partitions = COLLECT_PARTITIONS_MAX * 2 + 5_000;
+    let make = |every: i64| {
+        AssertSqlSafe(format!(
+            "insert into materialization (tenant_id, materialization_id, asset_id, asset_version_id, partition_key, run_id,
+                 job_id, attempt_id, output_digest, size_bytes, media_type, metadata, version_digest, recipe, sources_digest,
+                 input_digests, engine_id)
+             select tenant_id, gen_random_uuid(), asset_id, asset_version_id, 'k=static:' || n, run_id, job_id, attempt_id,
+                 output_digest, 7, media_type, metadata, version_digest, recipe, sources_digest, input_digests, engine_id
+             from materialization, generate_series(1, {partitions}) n where partition_key = 'none' and n % {every} = 0"
+        ))
+    };
+    sqlx::raw_sql(make(1_000)).execute(&pool).await.unwrap();
+    sqlx::raw_sql(make(1)).execute(&pool).await.unwrap();
+    sqlx::raw_sql(
+        "insert into latest (tenant_id, asset_id, partition_key, materialization_id, sequence, asset_version_id,
+             version_digest, sources_digest, input_digests, made_at)
+         select distinct on (partition_key) tenant_id, asset_id, partition_key, materialization_id, sequence,
+             asset_version_id, version_digest, sources_digest, input_digests, created_at
+         from materialization where partition_key <> 'none' order by partition_key, sequence desc",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let expected = (partitions / 1_000) as u64;
+    let counted = store.count_expiring(1).await.unwrap();
+    assert_eq!((counted.count, counted.bytes), (expected, expected * 7));
+    let collector = store.begin_collecting().await.unwrap().unwrap();
+    let (mut each, mut next) = (Vec::new(), Some(PartitionPlace::start()));
+    while let Some(after) = next {
+        let expired;
+        (expired, next) = store.expire_materializations(collector, 1, after).await.unwrap();
+        each.push(expired.count);
+    }
+    assert_eq!(each.iter().sum::<u64>(), expected);
+    // Each page is looked through until it brings nothing.
+    assert_eq!((each.len(), each.iter().filter(|count| **count > 0).count()), (6, 3), "{each:?}");
+    assert_eq!(store.count_expiring(1).await.unwrap().count, 0);
 }
 
 /// A run that reads this.
@@ -256,16 +308,16 @@ async fn what_a_run_was_planned_with_stays_until_it_ends_and_what_expired_is_pla
         .execute(&mut *submitting)
         .await
         .unwrap();
-    assert_eq!(store.expire_materializations(collector, 1).await.unwrap().count, 0, "somebody may be about to need it");
+    assert_eq!(expire_first(store, collector).await.count, 0, "somebody may be about to need it");
     submitting.rollback().await.unwrap();
 
     let run = reading(&bench, old);
     store.submit_run(&run).await.unwrap();
     assert_eq!(store.count_expiring(1).await.unwrap().count, 0);
-    assert_eq!(store.expire_materializations(collector, 1).await.unwrap().count, 0, "a run needs it");
+    assert_eq!(expire_first(store, collector).await.count, 0, "a run needs it");
     assert!(store.cancel_run(TENANT, run.id, "enough").await.unwrap());
     assert_eq!(store.count_expiring(1).await.unwrap().count, 1);
-    assert_eq!(store.expire_materializations(collector, 1).await.unwrap().count, 1);
+    assert_eq!(expire_first(store, collector).await.count, 1);
 
     let refused = store.submit_run(&reading(&bench, old)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Expired) && refused.is_transient(), "{refused}");

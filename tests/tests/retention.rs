@@ -13,6 +13,7 @@ use flowstone::{
     store::{
         SESSION_SETTINGS, Store, StoreError,
         commit::{Ending, FinishedJob},
+        retention::PartitionPlace,
     },
 };
 use flowstone_tests::{
@@ -26,6 +27,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::{
     checker::{assert_sound, violations},
+    keep_newest::expire_first,
     store::{Bench, TENANT, statement_of},
     support::Draws,
 };
@@ -550,7 +552,7 @@ async fn a_collector_that_was_replaced_changes_nothing_by_any_of_its_steps() {
         store.delete_old_outbox(slow).await.err(),
         store.move_audit_horizon(slow, 1).await.err(),
         store.delete_old_audit(slow).await.err(),
-        store.expire_materializations(slow, 1).await.err(),
+        store.expire_materializations(slow, 1, PartitionPlace::start()).await.err(),
         store.forget_old_deaths(slow).await.err(),
         store.condemn_unnamed(slow, Duration::ZERO).await.err(),
         store.condemn_unknown(slow, TENANT, &[listed]).await.err(),
@@ -567,7 +569,7 @@ async fn a_collector_that_was_replaced_changes_nothing_by_any_of_its_steps() {
     assert!(store.drop_history_day(other, &day).await.unwrap());
     assert!(store.delete_old_outbox(other).await.unwrap().count > 0);
     assert!(store.delete_old_audit(other).await.unwrap().count > 0);
-    assert_eq!(store.expire_materializations(other, 1).await.unwrap().count, 1);
+    assert_eq!(expire_first(&store, other).await.count, 1);
     assert!(store.forget_old_deaths(other).await.unwrap().count > 0);
     assert!(store.condemn_unnamed(other, Duration::ZERO).await.unwrap().inline.count > 0);
     assert_eq!(store.condemn_unknown(other, TENANT, &[listed]).await.unwrap().count, 1);

@@ -19,7 +19,7 @@ use crate::{
     },
     store::{
         Store, StoreError,
-        retention::{Amount, Collector, HistoryDay},
+        retention::{Amount, Collector, HistoryDay, PartitionPlace},
     },
 };
 
@@ -215,10 +215,12 @@ async fn collect_as(
             some => collected.audit += some,
         }
     }
-    while let Some(kept) = keep.materializations {
-        match store.expire_materializations(collector, kept).await? {
-            Amount { count: 0, .. } => break,
-            some => collected.materializations += some,
+    if let Some(kept) = keep.materializations {
+        let mut next = Some(PartitionPlace::start());
+        while let Some(after) = next {
+            let expired;
+            (expired, next) = store.expire_materializations(collector, kept, after).await?;
+            collected.materializations += expired;
         }
     }
     store.forget_old_deaths(collector).await?;

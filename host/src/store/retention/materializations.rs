@@ -10,51 +10,71 @@ use uuid::Uuid;
 use super::{Amount, Collector};
 use crate::{
     id::MaterializationId,
-    limit::COLLECT_EXPIRED_MAX,
+    limit::{COLLECT_EXPIRED_MAX, COLLECT_PARTITIONS_MAX},
     store::{Connection, Store, StoreError, column, error::Doing as _},
 };
+
+/// A partition of an asset of a tenant, in the order in which they are gone through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionPlace {
+    tenant: String,
+    asset: Uuid,
+    partition_key: String,
+}
+
+impl PartitionPlace {
+    /// Before every partition.
+    pub fn start() -> Self {
+        Self { tenant: String::new(), asset: Uuid::nil(), partition_key: String::new() }
+    }
+}
 
 impl Store {
     /// How many materializations would expire if each partition kept so many, and the bytes that they name.
     pub async fn count_expiring(&self, keep: u32) -> Result<Amount, StoreError> {
         let mut transaction = self.look_in_transaction().await?;
-        let row = sqlx::query!(
-            r#"select count(*) as "count!", coalesce(sum(m.size_bytes), 0)::bigint as "bytes!"
-               from (select m.tenant_id, m.materialization_id from latest l
-                     cross join lateral (
-                         select * from materialization m
-                         where m.asset_id = l.asset_id and m.partition_key = l.partition_key
-                         order by m.sequence desc offset $1) m
-                     where m.tenant_id = l.tenant_id and m.materialization_id <> l.materialization_id
-                     except select tenant_id, materialization_id from invalidation where not keeps_bytes
-                     except select tenant_id, materialization_id from needed_materialization) old
-               join materialization m on m.tenant_id = old.tenant_id and m.materialization_id = old.materialization_id"#,
-            i64::from(keep),
-        )
-        .fetch_one(&mut *transaction)
-        .await
-        .doing("counting materializations that can expire")?;
-        Ok(Amount::of(row.count, row.bytes))
+        let (mut amount, mut next) = (Amount::default(), Some(PartitionPlace::start()));
+        while let Some(after) = next {
+            let row = sqlx::query!(
+                r#"select count(*) as "count!", coalesce(sum(m.size_bytes), 0)::bigint as "bytes!"
+                   from expiring_materialization($1, $2, $3, $4, $5) old
+                   cross join lateral (
+                       select size_bytes from materialization m
+                       where m.tenant_id = old.tenant_id and m.materialization_id = old.materialization_id offset 0) m"#,
+                i64::from(keep),
+                after.tenant,
+                after.asset,
+                after.partition_key,
+                COLLECT_PARTITIONS_MAX,
+            )
+            .fetch_one(&mut *transaction)
+            .await
+            .doing("counting materializations that can expire")?;
+            amount += Amount::of(row.count, row.bytes);
+            next = find_next_place(&mut transaction, &after).await?;
+        }
+        Ok(amount)
     }
 
-    /// Expires some of the materializations that are not among the newest of their partitions, so many of each. Nothing more
-    /// to do when none was; what somebody is working with is left for another time.
-    pub async fn expire_materializations(&self, collector: Collector, keep: u32) -> Result<Amount, StoreError> {
+    /// Expires some of the materializations that are not among the newest of their partitions, so many of each, looking
+    /// through the next partitions after a place; and says where to go on, until there is nowhere. What somebody is
+    /// working with is left for another time.
+    pub async fn expire_materializations(
+        &self,
+        collector: Collector,
+        keep: u32,
+        after: PartitionPlace,
+    ) -> Result<(Amount, Option<PartitionPlace>), StoreError> {
         const DOING: &str = "expiring materializations";
         let mut transaction = self.collect_in_transaction(collector).await?;
-        // Nobody knows beforehand how many are left out: `except` sorts or hashes, where a join might compare each with all.
         let old = sqlx::query!(
-            r#"select tenant_id as "tenant_id!", materialization_id as "materialization_id!" from (
-                   select m.tenant_id, m.materialization_id from latest l
-                   cross join lateral (
-                       select * from materialization m
-                       where m.asset_id = l.asset_id and m.partition_key = l.partition_key
-                       order by m.sequence desc offset $1) m
-                   where m.tenant_id = l.tenant_id and m.materialization_id <> l.materialization_id
-                   except select tenant_id, materialization_id from invalidation where not keeps_bytes
-                   except select tenant_id, materialization_id from needed_materialization) old
-               limit $2"#,
+            r#"select tenant_id as "tenant_id!", materialization_id as "materialization_id!"
+               from expiring_materialization($1, $2, $3, $4, $5) limit $6"#,
             i64::from(keep),
+            after.tenant,
+            after.asset,
+            after.partition_key,
+            COLLECT_PARTITIONS_MAX,
             COLLECT_EXPIRED_MAX,
         )
         .fetch_all(&mut *transaction)
@@ -98,9 +118,35 @@ impl Store {
         .fetch_one(&mut *transaction)
         .await
         .doing(DOING)?;
+        let expired = Amount::of(row.count, row.bytes);
+        // The same partitions once more, as long as that brings something.
+        let next = match expired.count {
+            0 => find_next_place(&mut transaction, &after).await?,
+            _ => Some(after),
+        };
         transaction.commit().await.doing(DOING)?;
-        Ok(Amount::of(row.count, row.bytes))
+        Ok((expired, next))
     }
+}
+
+/// The last of the partitions that one step looks through after a place; none when these are the last of all.
+async fn find_next_place(
+    connection: &mut Connection,
+    after: &PartitionPlace,
+) -> Result<Option<PartitionPlace>, StoreError> {
+    let row = sqlx::query!(
+        "select tenant_id, asset_id, partition_key from latest
+         where (tenant_id, asset_id, partition_key) > ($1, $2, $3)
+         order by tenant_id, asset_id, partition_key offset $4::bigint - 1 limit 1",
+        after.tenant,
+        after.asset,
+        after.partition_key,
+        COLLECT_PARTITIONS_MAX,
+    )
+    .fetch_optional(connection)
+    .await
+    .doing("looking for the next partitions")?;
+    Ok(row.map(|row| PartitionPlace { tenant: row.tenant_id, asset: row.asset_id, partition_key: row.partition_key }))
 }
 
 /// Whether any of these materializations, whose rows this transaction has locked, is expired.

@@ -15,6 +15,7 @@ use uuid::Uuid;
 pub(super) use blobs::find_collected;
 pub use blobs::{Condemned, Unnamed};
 pub use history::HistoryDay;
+pub use materializations::PartitionPlace;
 pub(super) use materializations::{hold_unexpired, is_any_expired};
 
 use super::{Store, StoreError, Transaction, error::Doing as _};
