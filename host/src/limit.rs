@@ -227,8 +227,9 @@ pub const COLLECTOR_FENCE: Duration = Duration::from_secs(20);
 pub const COLLECT_ROWS_MAX: i64 = 5_000;
 /// Blobs that one step condemns: each step reads all materializations twice.
 pub const COLLECT_BLOBS_MAX: i64 = 20_000;
-/// Partitions that one step looks through for materializations that expire: about a second of the database's.
-pub const COLLECT_PARTITIONS_MAX: i64 = 50_000;
+/// Partitions that one step looks through for materializations that expire: with hundreds of older ones in each, a second
+/// or two of the database's.
+pub const COLLECT_PARTITIONS_MAX: i64 = 5_000;
 /// Materializations that expire in one transaction.
 pub const COLLECT_EXPIRED_MAX: i64 = 20_000;
 /// Pages of a listing of blobs that are looked at together: up to a thousand blobs each, and some seconds with an object

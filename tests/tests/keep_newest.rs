@@ -225,8 +225,8 @@ async fn partitions_are_looked_through_page_by_page() {
     let bench = Bench::new().await;
     let (store, pool) = (&bench.store, bench.database.pool().await);
     made(&bench, b"one").await;
-    // Two pages and a bit, and in every thousandth partition an older one.
-    let partitions = COLLECT_PARTITIONS_MAX * 2 + 5_000;
+    // Two pages and a bit, and in every hundredth partition an older one.
+    let partitions = COLLECT_PARTITIONS_MAX * 2 + 500;
     let make = |every: i64| {
         AssertSqlSafe(format!(
             "insert into materialization (tenant_id, materialization_id, asset_id, asset_version_id, partition_key, run_id,
@@ -237,7 +237,7 @@ async fn partitions_are_looked_through_page_by_page() {
              from materialization, generate_series(1, {partitions}) n where partition_key = 'none' and n % {every} = 0"
         ))
     };
-    sqlx::raw_sql(make(1_000)).execute(&pool).await.unwrap();
+    sqlx::raw_sql(make(100)).execute(&pool).await.unwrap();
     sqlx::raw_sql(make(1)).execute(&pool).await.unwrap();
     sqlx::raw_sql(
         "insert into latest (tenant_id, asset_id, partition_key, materialization_id, sequence, asset_version_id,
@@ -249,7 +249,7 @@ async fn partitions_are_looked_through_page_by_page() {
     .execute(&pool)
     .await
     .unwrap();
-    let expected = (partitions / 1_000) as u64;
+    let expected = (partitions / 100) as u64;
     let counted = store.count_expiring(1).await.unwrap();
     assert_eq!((counted.count, counted.bytes), (expected, expected * 7));
     let collector = store.begin_collecting().await.unwrap().unwrap();
@@ -260,8 +260,7 @@ async fn partitions_are_looked_through_page_by_page() {
         each.push(expired.count);
     }
     assert_eq!(each.iter().sum::<u64>(), expected);
-    // Each page is looked through until it brings nothing.
-    assert_eq!((each.len(), each.iter().filter(|count| **count > 0).count()), (6, 3), "{each:?}");
+    assert_eq!((each.len(), each.iter().filter(|count| **count > 0).count()), (3, 3), "{each:?}");
     assert_eq!(store.count_expiring(1).await.unwrap().count, 0);
 }
 

@@ -665,6 +665,6 @@ async fn a_claim_reads_no_more_beside_a_long_history_than_in_a_fresh_database() 
         pages.push(pages_of_a_claim(bench).await);
     }
     println!("pages of a claim: {pages:?}");
-    // A page more or less where another process was in the way; what reads history reads thousands.
-    assert!(pages[1] <= pages[0] * 5 / 4, "fresh, and beside 200,000 jobs that have ended: {pages:?}");
+    // Each of the twenty is looked up in an index that may have two more levels; what reads history reads thousands.
+    assert!(pages[1] <= pages[0] * 5 / 4 + 2 * 20, "fresh, and beside 200,000 jobs that have ended: {pages:?}");
 }

@@ -572,7 +572,7 @@ async fn what_is_planned_once_reaches_its_rows_by_their_keys() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 7, "what claims and commits ask");
+    assert_eq!(seen, 8, "what claims and commits ask");
 }
 
 /// As Postgres calls what the build calls so.

@@ -174,7 +174,8 @@ async fn a_job_whose_key_was_forgotten_makes_nothing_and_runs_again() {
         let (run, LiveKey { claim, .. }) = wanted.jobs[at].clone();
         FinishedJob { is_keyed: true, ..wanted.bench.finished(claim, run, wanted.made()) }
     };
-    let committed = wanted.store().commit_finished_jobs(&[keyed(0), keyed(1)]).await.unwrap();
+    let first = keyed(0);
+    let committed = wanted.store().commit_finished_jobs(&[first.clone(), keyed(1)]).await.unwrap();
     assert_eq!(committed.ended.iter().map(|end| end.job).collect::<Vec<_>>(), [wanted.jobs[1].1.claim.job]);
     assert_eq!(committed.deferred.iter().map(|job| job.job).collect::<Vec<_>>(), [wanted.jobs[0].1.claim.job]);
     assert_eq!((wanted.bench.count("materialization").await, wanted.bench.count("job_deferred").await), (1, 1));
@@ -185,6 +186,9 @@ async fn a_job_whose_key_was_forgotten_makes_nothing_and_runs_again() {
     assert_eq!(wanted.store().promote_due_jobs(10).await.unwrap(), 1);
     let again = wanted.bench.claim_one().await;
     assert_eq!((again.job, again.charged, again.released), (wanted.jobs[0].1.claim.job, 0, 1));
+    // Had it been applied to a database meanwhile, it would be recorded as the attempt that it was.
+    let settled = FinishedJob { claim: again, is_keyed: false, ..first };
+    assert_eq!(wanted.store().commit_finished_jobs(&[settled]).await.unwrap().ended.len(), 1);
 }
 
 #[tokio::test]

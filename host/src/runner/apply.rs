@@ -144,9 +144,8 @@ pub(super) async fn apply(
     match shared.store.insert_intent(&finished.claim, &intent).await {
         Ok(true) => {}
         Ok(false) => {
-            // The job is somebody else's; our commit will find that out as well, and write nothing.
             uncommitted.undo();
-            return finished;
+            return again(finished, "it was not alone in making this any more".to_owned());
         }
         Err(error) => {
             uncommitted.undo();

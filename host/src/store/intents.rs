@@ -22,13 +22,16 @@ pub struct Intent {
 }
 
 impl Store {
-    /// Keeps an intent, unless the claim's lease is gone: whether it was kept. From here on the attempt may be applied.
+    /// Keeps an intent, unless the claim's lease or its job's key is gone: whether it was kept. From here on the attempt may
+    /// be applied.
     pub async fn insert_intent(&self, claim: &Claim, intent: &Intent) -> Result<bool, StoreError> {
         let made = serde_json::to_value(intent).map_err(|error| StoreError::unreadable("an intent", error))?;
         let new = &intent.materialization;
         let kept = sqlx::query!(
             "insert into sql_intent (tenant_id, attempt_id, asset_id, partition_key, recipe, made)
-             select tenant_id, $4, $5, $6, $7, $8 from job_lease where tenant_id = $1 and job_id = $2 and token = $3",
+             select tenant_id, $4, $5, $6, $7, $8 from job_lease where tenant_id = $1 and job_id = $2 and token = $3
+                 and exists (select from live_job k where k.tenant_id = $1 and k.asset_id = $5 and k.partition_key = $6
+                     and k.recipe = $7 and k.job_id = $2)",
             claim.tenant,
             claim.job.0,
             claim.token.0,

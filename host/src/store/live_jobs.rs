@@ -1,5 +1,6 @@
 //! The live job of each recipe: at most one, from the claim that works its recipe out until its end, whatever becomes of
-//! leases in between; and joining it, for a job that would make the same.
+//! leases in between; and joining it, for a job that would make the same. A server that crashes may forget a key: then
+//! two may be at work, of which one makes something.
 //!
 //! A job that joins gives its lease up, and takes what the live one comes to (`commit/joined.rs`). It holds no key, and
 //! only who holds one is joined: so no two jobs can come to wait for each other.
@@ -73,17 +74,21 @@ impl Store {
     pub async fn join_live_jobs(&self, wanted: &[LiveKey]) -> Result<HashMap<JobId, Joined>, StoreError> {
         let rows = sqlx::query!(
             r#"with wanted as materialized (
-                   select * from unnest($1::text[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[])
+                   select * from unnest((select $1::text[]), $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[])
                        as w (tenant_id, asset_id, partition_key, recipe, job_id, token)),
                held as materialized (
                    select w.tenant_id, w.job_id, w.token, w.recipe, k.job_id as joined_id
                    from wanted w cross join lateral (
-                       select job_id from live_job where asset_id = w.asset_id and recipe = w.recipe
-                           and tenant_id is not distinct from w.tenant_id for key share skip locked) k
-                   where not exists (select from job_end e where e.tenant_id = w.tenant_id and e.job_id = k.job_id)),
+                       select job_id from live_job where tenant_id = w.tenant_id and asset_id = w.asset_id
+                           and partition_key = w.partition_key and recipe = w.recipe for key share skip locked) k
+                   left join lateral (
+                       select true as is_over from job_end
+                       where tenant_id = w.tenant_id and job_id = k.job_id offset 0) e on true
+                   where e.is_over is null),
                stale as (
                    delete from live_job k using wanted w
-                   where k.asset_id = w.asset_id and k.recipe = w.recipe and k.tenant_id is not distinct from w.tenant_id
+                   where k.tenant_id = w.tenant_id and k.asset_id = w.asset_id and k.partition_key = w.partition_key
+                     and k.recipe = w.recipe
                      and exists (select from job_end e where e.tenant_id = k.tenant_id and e.job_id = k.job_id)),
                gone as (
                    delete from job_lease l using held h
@@ -99,8 +104,8 @@ impl Store {
                    returning job_id)
                select h.job_id as "job_id!", h.job_id = h.joined_id as "itself!", (select j.run_id from job j
                    where j.tenant_id = h.tenant_id and j.job_id = h.joined_id) as "run_id!"
-               from held h left join joined on joined.job_id = h.job_id
-               where joined.job_id is not null or h.job_id = h.joined_id"#,
+               from held h
+               where h.job_id = h.joined_id or h.job_id in (select job_id from joined)"#,
             &column(wanted, |w| &*w.claim.tenant) as &[&str],
             &column(wanted, |w| w.asset.0),
             &column(wanted, |w| &*w.partition_key) as &[&str],
@@ -115,8 +120,8 @@ impl Store {
         Ok(rows.into_iter().map(|row| (JobId(row.job_id), joined(row.run_id, row.itself))).collect())
     }
 
-    /// Gives up what these jobs held for recipes that were theirs in an earlier attempt, and makes whoever had joined
-    /// them for that ready again.
+    /// Gives up what these jobs held for recipes that were theirs in an earlier attempt, unless their claims are not this
+    /// worker's any more, and makes whoever had joined them for that ready again.
     pub async fn give_up_old_keys(&self, current: &[LiveKey]) -> Result<u64, StoreError> {
         const DOING: &str = "giving up the keys of earlier recipes";
         let mut transaction = self.pool.begin().await.doing(DOING)?;
@@ -124,11 +129,14 @@ impl Store {
         let jobs = column(current, |key| key.claim.job.0);
         let recipes = column(current, |key| key.recipe.0.to_vec());
         let given_up = sqlx::query!(
-            "delete from live_job k using unnest($1::text[], $2::uuid[], $3::bytea[]) as c (tenant_id, job_id, recipe)
+            "delete from live_job k
+             using unnest($1::text[], $2::uuid[], $3::bytea[], $4::uuid[]) as c (tenant_id, job_id, recipe, token)
+             join job_lease l on l.tenant_id = c.tenant_id and l.job_id = c.job_id and l.token = c.token
              where k.job_id = c.job_id and k.tenant_id is not distinct from c.tenant_id and k.recipe <> c.recipe",
             &tenants,
             &jobs,
             &recipes,
+            &column(current, |key| key.claim.token.0),
         )
         .execute(&mut *transaction)
         .await

@@ -213,8 +213,8 @@ impl Store {
     /// (`lateral ... offset 0` is a fence): a plan that starts from the run instead reads all its jobs for each batch.
     /// A test holds the plan. While there is no pool at all, none is looked for; so with quarantines and quotas.
     ///
-    /// The answer has a row for each lane that was looked at and each of its jobs, then one for each asset of a run
-    /// among them.
+    /// The answer has a row for each lane that was looked at and each of its jobs, and one for each asset of a run among
+    /// them.
     pub async fn claim_ready_jobs(
         &self,
         worker: WorkerId,

@@ -664,7 +664,7 @@ async fn remove_waiting_jobs(
             reused: false,
             // What needed it waited too, and is cancelled with it.
             dependents: 0,
-            needs_key: false,
+            needs_key: None,
         })
         .collect())
 }

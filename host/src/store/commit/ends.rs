@@ -10,6 +10,7 @@ use super::{
     values::{Committed, EndedJob, Ending, FinishedJob},
 };
 use crate::{
+    blob::Digest,
     id::{JobId, MaterializationId, RunId},
     store::{Connection, StoreError, column, error::Doing as _},
 };
@@ -28,8 +29,8 @@ pub(in crate::store) struct End {
     pub(in crate::store) reused: bool,
     /// How many inputs of other jobs wait for it.
     pub(in crate::store) dependents: i32,
-    /// Whether it ends like this only while it has the key of its recipe.
-    pub(in crate::store) needs_key: bool,
+    /// The recipe of which it has to have the key to end like this.
+    pub(in crate::store) needs_key: Option<Digest>,
 }
 
 impl End {
@@ -53,7 +54,10 @@ impl End {
             materialization,
             reused,
             dependents: item.dependents,
-            needs_key: item.is_keyed && matches!(item.ending, Ending::Materialized(_)),
+            needs_key: match &item.ending {
+                Ending::Materialized(new) if item.is_keyed => Some(new.recipe),
+                _ => None,
+            },
         })
     }
 }
@@ -65,7 +69,8 @@ pub(super) async fn end_themselves(connection: &mut Connection, ends: &[End]) ->
     }
     insert_ends(connection, ends).await?;
     let given_up = give_up_keys(connection, ends).await?;
-    Ok(ends.iter().filter(|end| end.needs_key && !given_up.contains(&end.job)).map(|end| end.job).collect())
+    let is_keyless = |end: &&End| end.needs_key.is_some_and(|recipe| !given_up.contains(&(end.job, recipe)));
+    Ok(ends.iter().filter(is_keyless).map(|end| end.job).collect())
 }
 
 /// What follows for others when jobs have ended: those that had joined them end too, what cannot run without them is

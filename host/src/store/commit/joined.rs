@@ -19,9 +19,10 @@ use super::{
     values::{Committed, job_name},
 };
 use crate::{
+    blob::Digest,
     id::{JobId, MaterializationId, RunId},
     limit::{JOINED_ENDED_MAX, JOINED_SWEPT_MAX},
-    store::{Connection, Store, StoreError, column, error::Doing as _},
+    store::{Connection, Store, StoreError, column, digest, error::Doing as _},
 };
 
 /// Where a sweep goes on.
@@ -79,22 +80,25 @@ impl Store {
     }
 }
 
-/// Gives up the keys of jobs that have ended, and from here on nobody joins them; returns which had one.
-pub(super) async fn give_up_keys(connection: &mut Connection, ends: &[End]) -> Result<HashSet<JobId>, StoreError> {
-    let jobs = sqlx::query_scalar!(
+/// Gives up the keys of jobs that have ended, and from here on nobody joins them; returns which had one of which recipe.
+pub(super) async fn give_up_keys(
+    connection: &mut Connection,
+    ends: &[End],
+) -> Result<HashSet<(JobId, Digest)>, StoreError> {
+    let keys = sqlx::query!(
         "delete from live_job where ctid = any(array(
              select k.place from unnest((select $1::text[]), $2::uuid[]) as e (tenant_id, job_id)
              cross join lateral (
                  select ctid as place from live_job
                  where job_id = e.job_id and tenant_id is not distinct from e.tenant_id offset 0) k))
-         returning job_id",
+         returning job_id, recipe",
         &column(ends, |end| &*end.tenant) as &[&str],
         &column(ends, |end| end.job.0),
     )
     .fetch_all(connection)
     .await
     .doing("giving up the keys of recipes")?;
-    Ok(jobs.into_iter().map(JobId).collect())
+    keys.into_iter().map(|key| Ok((JobId(key.job_id), digest(key.recipe)?))).collect()
 }
 
 /// Settles whoever had joined jobs that have ended, and whoever had joined those.
@@ -172,7 +176,7 @@ async fn settle(connection: &mut Connection, joined: &[Place]) -> Result<Settled
             materialization: row.materialization_id.map(MaterializationId),
             reused: state == "succeeded",
             dependents: row.dependents,
-            needs_key: false,
+            needs_key: None,
         });
     }
     if !settled.ends.is_empty() {

@@ -86,7 +86,7 @@ impl Store {
         let keyless = end_themselves(&mut transaction, &ends).await?;
         if !keyless.is_empty() {
             drop(transaction);
-            let cause = "the database had forgotten that it alone was to make this: its server crashed meanwhile";
+            let cause = "it was not alone in making this any more, as after a crash of the database's server";
             return self.commit_without(batch, &keyless, cause).await;
         }
         let mut committed = end_followers(&mut transaction, ends).await?;

@@ -242,7 +242,7 @@ async fn skip_dependents(connection: &mut Connection, wave: &[&Arrival]) -> Resu
             materialization: None,
             reused: false,
             dependents: row.dependents,
-            needs_key: false,
+            needs_key: None,
         })
         .collect())
 }

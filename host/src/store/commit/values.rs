@@ -24,14 +24,16 @@ pub struct FinishedJob {
     pub ending: Ending,
     /// What its attempt read in buckets, which must still be so, and what it wants written there.
     pub buckets: Vec<BucketEffects>,
-    /// Whether it took the key of its recipe: then it makes something only while it still has it.
+    /// Whether its recipe was worked out: then it makes something only while it has the key of it.
     pub is_keyed: bool,
 }
 
 impl FinishedJob {
     /// The same job when what it made cannot be recorded any more: it is made again, uncharged.
     pub(super) fn made_in_vain(&self, cause: &str) -> Self {
+        // Another id: an intent of the attempt is recorded under its own once it is settled.
         let attempt = self.attempt.clone().map(|attempt| AttemptRecord {
+            id: AttemptId::new(),
             verdict: "lost",
             message: Some(cause.to_owned()),
             charged: false,

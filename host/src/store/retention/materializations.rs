@@ -119,10 +119,10 @@ impl Store {
         .await
         .doing(DOING)?;
         let expired = Amount::of(row.count, row.bytes);
-        // The same partitions once more, as long as that brings something.
+        // The same partitions once more, if there may be more and this brought something.
         let next = match expired.count {
-            0 => find_next_place(&mut transaction, &after).await?,
-            _ => Some(after),
+            1.. if old.len() as i64 == COLLECT_EXPIRED_MAX => Some(after),
+            _ => find_next_place(&mut transaction, &after).await?,
         };
         transaction.commit().await.doing(DOING)?;
         Ok((expired, next))
