@@ -23,6 +23,8 @@ use crate::{
 
 /// Workers at a time.
 const WORKERS: usize = 4;
+/// The sessions of those that were killed have expired, and their rows are gone.
+const ONLY_THESE_ARE_LEFT: &str = "select count(*) <= 4 from worker";
 /// Between two kills: at least this, and at most so much more.
 const BETWEEN_KILLS_MIN: Duration = Duration::from_millis(100);
 const BETWEEN_KILLS_MORE: Duration = Duration::from_millis(400);
@@ -110,6 +112,7 @@ async fn a_run_whose_workers_are_killed_again_and_again_ends_as_it_must() {
         }
     }
     flowstone.run(["watch", "latest"]).expect_status(1);
+    wait_until_database_says(&pool, ONLY_THESE_ARE_LEFT).await;
     for worker in workers {
         worker.interrupt();
         worker.wait().expect_status(0);
