@@ -39,6 +39,7 @@ mod side_by_side;
 mod sql;
 mod store;
 mod structure;
+mod submissions;
 mod support;
 mod tenants;
 mod traces;

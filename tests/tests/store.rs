@@ -54,7 +54,7 @@ impl Bench {
         self.submit_to(&Route::default(), jobs).await
     }
 
-    async fn submit_to(&self, route: &Route, jobs: &[PlannedJob<'_>]) -> (RunId, Vec<JobId>) {
+    pub async fn submit_to(&self, route: &Route, jobs: &[PlannedJob<'_>]) -> (RunId, Vec<JobId>) {
         let ids: Vec<JobId> = jobs.iter().map(|_| JobId::new()).collect();
         let new_jobs = jobs.iter().zip(&ids).map(|((asset, partition, inputs), id)| NewJob {
             id: *id,
@@ -572,7 +572,7 @@ async fn what_is_planned_once_reaches_its_rows_by_their_keys() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 8, "what claims and commits ask");
+    assert_eq!(seen, 9, "what submissions, claims and commits ask");
 }
 
 /// As Postgres calls what the build calls so.

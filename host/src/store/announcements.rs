@@ -1,26 +1,24 @@
 //! Announcements: that there is work, said to workers of other processes so that they need not wait for their next look.
 //!
 //! Nothing depends on one: a worker that misses it looks by itself before long. They are made by statements of their own,
-//! after the commit of what they tell of: within it, `notify` would have all commits wait for each other. That of a
-//! submission goes to the server in the same message as its commit.
+//! after the commit of what they tell of: within it, `notify` would have all commits wait for each other.
 
-use sqlx::{Executor as _, postgres::PgListener};
+use sqlx::{
+    Executor as _,
+    postgres::{PgExecutor, PgListener},
+};
 use tokio::time::timeout;
 
-use super::{Store, StoreError, error::Doing as _};
+use super::{Store, StoreError, connection::Transaction, error::Doing as _};
 use crate::limit::{DATABASE_CONNECT_TIMEOUT, LISTENED_IN_SILENCE_MAX};
 
 /// The channel of announcements.
 const CHANNEL: &str = "flowstone_ready";
-/// Ends a transaction and then announces, for [`Transaction::commit_with`](super::Transaction::commit_with).
-pub(super) const COMMIT_AND_ANNOUNCE: &str = "commit; select pg_notify('flowstone_ready', '')";
 
 impl Store {
     /// Tells the workers of all processes that jobs have become ready. What goes wrong costs them a moment.
     pub async fn announce_ready_jobs(&self) {
-        if let Err(error) = sqlx::query!("select pg_notify($1, '')", CHANNEL).execute(&self.pool).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "new work cannot be announced");
-        }
+        announce(&self.pool).await;
     }
 
     /// From now on announcements are heard, over a connection of its own; none where sessions are shared.
@@ -33,6 +31,24 @@ impl Store {
         listener.listen(CHANNEL).await.doing(DOING)?;
         Ok(ReadyJobs(Some(listener)))
     }
+}
+
+async fn announce(executor: impl PgExecutor<'_>) {
+    if let Err(error) = sqlx::query!("select pg_notify($1, '')", CHANNEL).execute(executor).await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "new work cannot be announced");
+    }
+}
+
+/// Commits what does not wait for the disk, announces it, and then waits: a commit that comes later in the server's log
+/// takes what is before it to disk. By then it has become true, whatever the answer.
+pub(super) async fn commit_and_announce(transaction: Transaction) -> sqlx::Result<()> {
+    let mut transaction = transaction.commit_and_begin_single().await?;
+    announce(&mut *transaction).await;
+    let mut transaction = transaction.commit_and_begin_single().await?;
+    sqlx::query_scalar!(r#"select pg_logical_emit_message(true, 'flowstone', '') is not null as "is_logged!""#)
+        .fetch_one(&mut *transaction)
+        .await?;
+    transaction.commit().await
 }
 
 /// Announcements that are heard.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError, column,
     error::Doing as _,
-    runs::{NewRun, insert_run},
+    runs::{Durable, NewRun, insert_run},
 };
 use crate::{
     id::{BackfillId, PipelineId, RunId},
@@ -408,7 +408,7 @@ impl Store {
             return Ok(false);
         }
         if let Some(run) = run {
-            insert_run(&mut transaction, run, "backfill").await?;
+            insert_run(&mut transaction, run, "backfill", Durable::ByCommit).await?;
             sqlx::query!(
                 "insert into backfill_window (tenant_id, backfill_id, run_id, selected, partitions)
                  values ($1, $2, $3, $4::text::int4multirange, $5)",

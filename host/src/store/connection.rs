@@ -16,7 +16,7 @@ use std::{
 
 use futures_util::{
     StreamExt as _, TryFutureExt as _, TryStreamExt as _,
-    future::{BoxFuture, ready},
+    future::BoxFuture,
     stream::{self, BoxStream},
 };
 use sqlx::{
@@ -70,26 +70,18 @@ impl Pool {
 
     /// A transaction, which is undone unless it is committed.
     pub(super) async fn begin(&self) -> sqlx::Result<Transaction> {
-        let mut connection = self.lend().await?;
-        connection.is_in_transaction = true;
-        match self.sessions {
-            Sessions::Own => (&mut connection).execute("BEGIN").await?,
-            Sessions::Shared => (&mut connection).execute(TRANSACTION_SETTINGS).await?,
-        };
-        Ok(Transaction(connection))
+        self.lend().await?.begin(true).await
+    }
+
+    /// One for a single statement, which is a transaction by itself where the session is nobody else's between its
+    /// parts: it may be true before it is committed.
+    pub(super) async fn begin_single(&self) -> sqlx::Result<Transaction> {
+        self.lend().await?.begin(false).await
     }
 
     async fn lend(&self) -> sqlx::Result<Connection> {
         let lent = Some(self.pool.acquire().await?);
         Ok(Connection { lent, sessions: self.sessions, is_asking: false, is_in_transaction: false })
-    }
-
-    /// For one statement: in a transaction of its own where the session may be another's between its parts.
-    async fn lend_for_statement(&self) -> sqlx::Result<Connection> {
-        match self.sessions {
-            Sessions::Own => self.lend().await,
-            Sessions::Shared => Ok(self.begin().await?.0),
-        }
     }
 
     /// Whether a session is nobody else's, so that something can be listened for.
@@ -122,13 +114,15 @@ impl Connection {
         self.lent.as_mut().expect("it is given back when it is dropped")
     }
 
-    /// What it is in, if it is in a transaction.
-    async fn commit(mut self) -> sqlx::Result<()> {
-        if self.is_in_transaction {
-            (&mut self).execute("COMMIT").await?;
-            self.is_in_transaction = false;
-        }
-        Ok(())
+    async fn begin(mut self, of_several: bool) -> sqlx::Result<Transaction> {
+        let text = match self.sessions {
+            Sessions::Own if !of_several => return Ok(Transaction(self)),
+            Sessions::Own => "BEGIN",
+            Sessions::Shared => TRANSACTION_SETTINGS,
+        };
+        self.is_in_transaction = true;
+        (&mut self).execute(text).await?;
+        Ok(Transaction(self))
     }
 
     fn statement<E>(&self, query: E) -> Prepared<E> {
@@ -188,23 +182,21 @@ pub(super) struct Transaction(Connection);
 impl Transaction {
     /// An error may come after it has become true: the answer was lost, and not what it answers.
     pub(super) async fn commit(self) -> sqlx::Result<()> {
-        self.0.commit().await
+        self.end().await.map(drop)
     }
 
-    /// The same for a text that begins with the commit, and goes on in the same message with a statement of its own:
-    /// that one's answer is nobody's concern.
-    pub(super) async fn commit_with(mut self, text: &'static str) -> sqlx::Result<()> {
-        let connection = &mut self.0;
-        connection.is_in_transaction = false;
-        let mut answers = connection.ask().fetch_many(sqlx::raw_sql(text));
-        let answer = in_time(async move {
-            answers.try_next().await?;
-            Ok(answers.try_for_each(|_| ready(Ok(()))).await)
-        });
-        let answer = answer.await;
-        let rest = connection.answered(answer)?;
-        connection.is_asking = rest.is_err();
-        Ok(())
+    /// The same, and then another one over the same connection, as [`Pool::begin_single`] does.
+    pub(super) async fn commit_and_begin_single(self) -> sqlx::Result<Self> {
+        self.end().await?.begin(false).await
+    }
+
+    async fn end(self) -> sqlx::Result<Connection> {
+        let mut connection = self.0;
+        if connection.is_in_transaction {
+            (&mut connection).execute("COMMIT").await?;
+            connection.is_in_transaction = false;
+        }
+        Ok(connection)
     }
 }
 
@@ -320,9 +312,9 @@ impl<'p> Executor<'p> for &'p Pool {
         E: 'q + Execute<'q, Postgres>,
     {
         Box::pin(async move {
-            let mut connection = self.lend_for_statement().await?;
-            let answer = connection.execute(query).await?;
-            connection.commit().await?;
+            let mut transaction = self.begin_single().await?;
+            let answer = transaction.execute(query).await?;
+            transaction.commit().await?;
             Ok(answer)
         })
     }
@@ -333,9 +325,9 @@ impl<'p> Executor<'p> for &'p Pool {
         E: 'q + Execute<'q, Postgres>,
     {
         let answers = async move {
-            let mut connection = self.lend_for_statement().await?;
-            let answers: Vec<Answer> = connection.fetch_many(query).try_collect().await?;
-            connection.commit().await?;
+            let mut transaction = self.begin_single().await?;
+            let answers: Vec<Answer> = transaction.fetch_many(query).try_collect().await?;
+            transaction.commit().await?;
             Ok(stream::iter(answers).map(Ok))
         };
         answers.try_flatten_stream().boxed()
@@ -347,9 +339,9 @@ impl<'p> Executor<'p> for &'p Pool {
         E: 'q + Execute<'q, Postgres>,
     {
         Box::pin(async move {
-            let mut connection = self.lend_for_statement().await?;
-            let answer = connection.fetch_optional(query).await?;
-            connection.commit().await?;
+            let mut transaction = self.begin_single().await?;
+            let answer = transaction.fetch_optional(query).await?;
+            transaction.commit().await?;
             Ok(answer)
         })
     }

@@ -6,11 +6,10 @@ use uuid::Uuid;
 
 use super::{
     Connection, Store, StoreError,
-    announcements::COMMIT_AND_ANNOUNCE,
+    announcements::commit_and_announce,
     column,
     commit::{Committed, End, end_jobs, job_name},
     error::Doing as _,
-    lanes::{LaneId, make_missing_lanes},
     permits::limited_cause,
     quotas::quota_cause,
     retention::is_any_expired,
@@ -184,10 +183,18 @@ pub struct AttemptLog {
 
 impl Store {
     /// Writes a run and all its jobs in one transaction: jobs without a pending input are ready at its end.
+    ///
+    /// Workers see the run before it is on disk, and begin; whoever submits it is answered afterwards. A server that
+    /// crashes in between forgets the run and all that was made of it, as if it had not been submitted.
     pub async fn submit_run(&self, run: &NewRun) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await.doing("submitting a run")?;
-        insert_run(&mut transaction, run, "user").await?;
-        transaction.commit_with(COMMIT_AND_ANNOUNCE).await.doing("submitting a run")
+        const DOING: &str = "submitting a run";
+        let began = match is_one_statement(run) {
+            true => self.pool.begin_single().await,
+            false => self.pool.begin().await,
+        };
+        let mut transaction = began.doing(DOING)?;
+        insert_run(&mut transaction, run, "user", Durable::ByWhatFollows).await?;
+        commit_and_announce(transaction).await.doing(DOING)
     }
 
     /// One run.
@@ -464,48 +471,34 @@ impl Store {
     }
 }
 
+/// Who has a submission wait until it is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durable {
+    /// Its commit.
+    ByCommit,
+    /// What follows the commit: workers see the run meanwhile.
+    ByWhatFollows,
+}
+
+/// Whether [`insert_run`] writes a run with a single statement, which needs no transaction around it.
+fn is_one_statement(run: &NewRun) -> bool {
+    run.jobs.len() <= INSERT_ROWS_MAX && run.jobs.iter().all(|job| job.inputs.is_empty())
+}
+
 /// Writes a run and all its jobs, on behalf of an actor.
-pub(super) async fn insert_run(connection: &mut Connection, run: &NewRun, actor: &str) -> Result<(), StoreError> {
-    let routes: BTreeSet<&Route> = run.jobs.iter().map(|job| &job.route).collect();
-    let queues: BTreeSet<(&str, i16)> = routes.iter().map(|route| (&*route.queue, route.priority)).collect();
-    let queues: Vec<_> = queues.into_iter().collect();
-    let found = sqlx::query!(
-        "with submitted as (
-             insert into run
-                 (tenant_id, run_id, pipeline_version_id, owner_id, request, jobs, state, finished_at, backfill_id)
-             values ($1, $2, $3, $4, $5, $6, case when $6 = 0 then 'succeeded' else 'running' end,
-                 case when $6 = 0 then now() end, $7)),
-         audited as (
-             insert into audit (tenant_id, actor, action, subject, details)
-             values ($1, $8, 'run.submitted', $9, jsonb_build_object('jobs', $6::int, 'request', $5::jsonb)))
-         select l.lane_id, l.queue, l.priority, l.tags
-         from unnest($11::text[], $12::smallint[]) as r (queue, priority)
-         cross join lateral (
-             select * from lane where tenant_id = $1 and pipeline_id = $10
-                 and queue = r.queue and priority = r.priority offset 0) l",
-        run.tenant,
-        run.id.0,
-        run.pipeline_version.0,
-        run.owner.map(|owner| owner.0),
-        run.request,
-        run.jobs.len() as i32,
-        run.backfill.map(|backfill| backfill.0) as Option<Uuid>,
-        actor,
-        run.id.to_string(),
-        run.pipeline.0,
-        &column(&queues, |queue| queue.0) as &[&str],
-        &column(&queues, |queue| queue.1),
-    )
-    .fetch_all(&mut *connection)
-    .await
-    .doing("submitting a run")?;
-    let lane = |queue, priority, tags: Vec<String>| Route { queue, priority, tags: tags.into_iter().collect() };
-    let mut lanes: HashMap<Route, LaneId> =
-        found.into_iter().map(|row| (lane(row.queue, row.priority, row.tags), LaneId(row.lane_id))).collect();
-    make_missing_lanes(connection, &run.tenant, run.pipeline, routes, &mut lanes).await?;
+pub(super) async fn insert_run(
+    connection: &mut Connection,
+    run: &NewRun,
+    actor: &str,
+    durable: Durable,
+) -> Result<(), StoreError> {
     let dependents = count_dependents(run);
-    for jobs in run.jobs.chunks(INSERT_ROWS_MAX) {
-        insert_jobs(connection, run, jobs, &dependents, &lanes).await?;
+    let (first, others) = run.jobs.split_at(run.jobs.len().min(INSERT_ROWS_MAX));
+    let begun = RunBegin { actor, durable };
+    // Only while others make the same lanes, which never go again.
+    while !insert_jobs(connection, run, Some(&begun), first, &dependents).await? {}
+    for jobs in others.chunks(INSERT_ROWS_MAX) {
+        while !insert_jobs(connection, run, None, jobs, &dependents).await? {}
     }
     let inputs: Vec<(JobId, &NewJobInput)> =
         run.jobs.iter().flat_map(|job| job.inputs.iter().map(|input| (job.id, input))).collect();
@@ -526,44 +519,95 @@ fn count_dependents(run: &NewRun) -> HashMap<JobId, i32> {
     dependents
 }
 
-/// With their places in the queue: those that wait for no other job are ready when this is committed.
+/// What goes with the first jobs of a run: its own row and the audit's.
+struct RunBegin<'a> {
+    actor: &'a str,
+    durable: Durable,
+}
+
+/// With their places in the queue: those that wait for no other job are ready when this is committed. False: another
+/// transaction has made one of their lanes at this moment, and nothing but lanes is written.
 async fn insert_jobs(
     connection: &mut Connection,
     run: &NewRun,
+    begin: Option<&RunBegin<'_>>,
     jobs: &[NewJob],
     dependents: &HashMap<JobId, i32>,
-    lanes: &HashMap<Route, LaneId>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let awaited = |job: &NewJob| job.inputs.iter().filter(|input| matches!(input.origin, InputOrigin::Job(_))).count();
-    sqlx::query!(
-        "with submitted as (
-             select * from unnest($3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bool[], $8::int[], $9::int[],
-                 $10::int[], $11::int[]) as s (job_id, asset_version_id, partition_key, reason, forced, inputs, dependents,
-                 lane_id, remaining)),
+    let routes: BTreeSet<&Route> = jobs.iter().map(|job| &job.route).collect();
+    // Counted from 1, as the server does.
+    let places: HashMap<&Route, i64> = routes.iter().copied().zip(1..).collect();
+    sqlx::query_scalar!(
+        r#"with hasty as materialized (
+             select set_config('synchronous_commit', case when $3 then 'off' else current_setting('synchronous_commit') end,
+                 true)),
+         route as materialized (
+             select r.*, l.lane_id from hasty
+             cross join rows from (jsonb_to_recordset($8) as (queue text, priority smallint, tags text[]))
+                 with ordinality as r (queue, priority, tags, place)
+             left join lateral (
+                 select lane_id from lane where tenant_id = $1 and pipeline_id = $9
+                     and queue = r.queue and priority = r.priority and tags = r.tags offset 0) l on true),
+         made as (
+             insert into lane (tenant_id, pipeline_id, queue, priority, tags)
+             select $1, $9, queue, priority, tags from route where lane_id is null order by place
+             on conflict on constraint lane_is_one do nothing returning lane_id, queue, priority, tags),
+         known_route as materialized (
+             select r.place, coalesce(r.lane_id, m.lane_id) as lane_id from route r
+             left join made m using (queue, priority, tags)),
+         complete as materialized (select where not exists (select from known_route where lane_id is null)),
+         submitted as materialized (
+             select s.*, r.lane_id from complete
+             cross join unnest((select $10::uuid[]), $11::uuid[], $12::text[], $13::text[], $14::bool[], $15::int[],
+                 $16::int[], $17::int[], $18::bigint[])
+                 as s (job_id, asset_version_id, partition_key, reason, forced, inputs, dependents, remaining, place)
+             join known_route r using (place)),
+         begun as (
+             insert into run
+                 (tenant_id, run_id, pipeline_version_id, owner_id, request, jobs, state, finished_at, backfill_id)
+             select $1, $2, $19, $20, $5, $6, case when $6 = 0 then 'succeeded' else 'running' end,
+                 case when $6 = 0 then now() end, $21
+             from complete where $4::text is not null),
+         audited as (
+             insert into audit (tenant_id, actor, action, subject, details)
+             select $1, $4, 'run.submitted', $7, jsonb_build_object('jobs', $6::int, 'request', $5::jsonb)
+             from complete where $4::text is not null),
          known as (
              insert into job (tenant_id, run_id, job_id, asset_version_id, partition_key, reason, forced, inputs, dependents)
              select $1, $2, job_id, asset_version_id, partition_key, reason, forced, inputs, dependents from submitted),
          blocked as (
              insert into job_blocked (tenant_id, job_id, lane_id, remaining)
-             select $1, job_id, lane_id, remaining from submitted where remaining > 0)
-         insert into job_ready (tenant_id, job_id, lane_id)
-         select $1, job_id, lane_id from submitted where remaining = 0",
+             select $1, job_id, lane_id, remaining from submitted where remaining > 0),
+         ready as (
+             insert into job_ready (tenant_id, job_id, lane_id)
+             select $1, job_id, lane_id from submitted where remaining = 0)
+         select exists (select from complete) as "complete!""#,
         run.tenant,
         run.id.0,
+        begin.is_some_and(|begin| begin.durable == Durable::ByWhatFollows),
+        begin.map(|begin| begin.actor),
+        run.request,
+        run.jobs.len() as i32,
+        run.id.to_string(),
+        serde_json::json!(routes),
+        run.pipeline.0,
         &column(jobs, |job| job.id.0),
         &column(jobs, |job| job.asset_version.0),
-        &column(jobs, |job| job.partition_key.clone()),
-        &column(jobs, |job| job.reason.clone()),
+        &column(jobs, |job| &*job.partition_key) as &[&str],
+        &column(jobs, |job| &*job.reason) as &[&str],
         &column(jobs, |job| job.forced),
         &column(jobs, |job| job.inputs.len() as i32),
         &column(jobs, |job| dependents.get(&job.id).copied().unwrap_or(0)),
-        &column(jobs, |job| lanes[&job.route].0),
         &column(jobs, |job| awaited(job) as i32),
+        &column(jobs, |job| places[&job.route]),
+        run.pipeline_version.0,
+        run.owner.map(|owner| owner.0) as Option<Uuid>,
+        run.backfill.map(|backfill| backfill.0) as Option<Uuid>,
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await
-    .doing("submitting jobs")?;
-    Ok(())
+    .doing("submitting a run")
 }
 
 async fn insert_inputs(

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError,
     error::Doing as _,
-    runs::{NewRun, insert_run},
+    runs::{Durable, NewRun, insert_run},
 };
 use crate::{
     id::{RunId, ScheduleId, WorkerId},
@@ -332,7 +332,7 @@ impl Store {
         if due.is_none() {
             return Ok(false);
         }
-        insert_run(&mut transaction, run, "schedule").await?;
+        insert_run(&mut transaction, run, "schedule", Durable::ByCommit).await?;
         sqlx::query!(
             "update schedule_fire set state = 'submitted', run_id = $4, taken_by = null, decided_at = now()
              where tenant_id = $1 and schedule_id = $2 and fire_at = to_timestamp($3::bigint) and cause = 'clock'",
@@ -375,7 +375,7 @@ impl Store {
     pub async fn submit_by_hand(&self, schedule: ScheduleId, run: &NewRun) -> Result<(), StoreError> {
         const DOING: &str = "submitting the run of a schedule";
         let mut transaction = self.pool.begin().await.doing(DOING)?;
-        insert_run(&mut transaction, run, "user").await?;
+        insert_run(&mut transaction, run, "user", Durable::ByCommit).await?;
         sqlx::query!(
             "insert into schedule_fire (tenant_id, schedule_id, fire_at, cause, state, run_id)
              values ($1, $2, clock_timestamp(), 'hand', 'submitted', $3)",

@@ -3,7 +3,7 @@
 use super::{
     Store, StoreError, digest,
     error::Doing as _,
-    runs::{NewRun, insert_run},
+    runs::{Durable, NewRun, insert_run},
 };
 use crate::{blob::Digest, id::RunId};
 
@@ -49,7 +49,7 @@ impl Store {
         if taken.rows_affected() == 0 {
             return Ok(false);
         }
-        insert_run(&mut transaction, run, "user").await?;
+        insert_run(&mut transaction, run, "user", Durable::ByCommit).await?;
         transaction.commit().await.doing(DOING)?;
         Ok(true)
     }
