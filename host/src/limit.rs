@@ -128,8 +128,17 @@ pub const WRITE_BYTES_DEFAULT: u64 = GIB;
 
 // ---- store ----
 
-/// Connections of one process: the claimer, the committer, the heartbeat, the planner and a few readers.
-pub const DATABASE_CONNECTIONS_MAX: u32 = 8;
+/// Connections of one process: the claimer, the committer, the heartbeat, the planner and a few readers. One more hears what
+/// is announced.
+pub const DATABASE_CONNECTIONS_MAX: usize = 7;
+/// How long a connection is kept that nobody uses: a burst of work leaves more behind than quiet times need.
+pub const DATABASE_IDLE_MAX: Duration = Duration::from_secs(10 * 60);
+/// How old a connection grows: its server process keeps what it has learned of tables and statements, and never less.
+pub const DATABASE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
+/// How long a server that refuses connections, or is starting, is left alone before the next try.
+pub const DATABASE_CONNECT_RETRY: Duration = Duration::from_millis(50);
+/// How often it is looked whether connections in use have come back, when all are to be closed.
+pub const DATABASE_CLOSE_POLL: Duration = Duration::from_millis(5);
 /// How long a statement waits for a connection before the database counts as gone.
 pub const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a statement may take until all of its answer is there; then it counts as lost, and its connection is closed. The
@@ -675,7 +684,7 @@ pub const STAGED_KEY_OVERHEAD_BYTES: u64 = 32;
 pub const COMPARISONS_OPEN_MAX: usize = 1_000;
 /// Questions of guests about buckets that one process asks the database at once: half of its connections, so that
 /// commits never wait behind guests.
-pub const BUCKET_READS_MAX: usize = DATABASE_CONNECTIONS_MAX as usize / 2;
+pub const BUCKET_READS_MAX: usize = DATABASE_CONNECTIONS_MAX / 2;
 /// Times that an attempt is repeated because keys changed that it had read. Each commit lets at least one of those
 /// pass that wait for the same key, those that wait longest first.
 pub const CONFLICTS_MAX: i64 = 100;

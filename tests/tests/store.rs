@@ -620,6 +620,29 @@ fn text_of(checked: &serde_json::Value) -> &str {
 }
 
 #[tokio::test]
+async fn a_session_that_the_server_has_ended_fails_once_and_is_not_lent_again() {
+    let bench = Bench::new().await;
+    let pool = bench.database.pool().await;
+    let (run, _) = bench.submit(&[("a", "none", &[])]).await;
+    let asked = || bench.store.find_run(TENANT, run);
+    let (first, second, third) = tokio::join!(asked(), asked(), asked());
+    assert!([first, second, third].iter().all(Result::is_ok), "each over a session of its own");
+    let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+               where datname = current_database() and application_name = 'flowstone'";
+    let ended: i64 = sqlx::query_scalar(end).fetch_one(&pool).await.unwrap();
+    assert!(ended >= 3, "{ended}");
+    let gone = "select count(*) = 0 from pg_stat_activity
+                where datname = current_database() and application_name = 'flowstone'";
+    wait_until_database_says(&pool, gone).await;
+    let mut failures = 0;
+    while asked().await.is_err() {
+        failures += 1;
+        assert!(failures <= ended, "a session that is gone was lent twice");
+    }
+    assert!(asked().await.is_ok());
+}
+
+#[tokio::test]
 async fn a_claim_whose_answer_was_lost_is_returned() {
     let bench = Bench::new().await;
     bench.submit(&[("a", "none", &[]), ("a", "k=static:1", &[])]).await;

@@ -27,7 +27,7 @@ impl Store {
         if !self.pool.has_own_sessions() {
             return Ok(ReadyJobs(None));
         }
-        let mut listener = PgListener::connect_with(self.pool.unbounded()).await.doing(DOING)?;
+        let mut listener = self.pool.listen().await.doing(DOING)?;
         listener.listen(CHANNEL).await.doing(DOING)?;
         Ok(ReadyJobs(Some(listener)))
     }

@@ -121,7 +121,7 @@ impl Store {
 
     /// Closes the connections, waiting for those in use no longer than this.
     pub async fn close(&self, grace: Duration) {
-        if timeout(grace, self.pool.unbounded().close()).await.is_err() {
+        if timeout(grace, self.pool.close()).await.is_err() {
             tracing::debug!("connections were still in use when the store closed");
         }
     }

@@ -136,8 +136,7 @@ impl Store {
 
     /// The connections of this process, now.
     pub fn connections(&self) -> Connections {
-        let pool = self.pool.unbounded();
-        let (open, idle) = (pool.size() as usize, pool.num_idle());
+        let (open, idle) = self.pool.count();
         Connections { in_use: open.saturating_sub(idle), idle }
     }
 }
