@@ -61,6 +61,7 @@ impl Bench {
             owner: None,
             backfill: Some(backfill),
             request: json!({ "backfill": backfill }),
+            reaches_out: false,
             jobs: vec![],
         };
         let from = place.cursor as u32;

@@ -289,6 +289,7 @@ fn reading(bench: &Bench, upstream: MaterializationId) -> NewRun {
         owner: Some(bench.worker),
         backfill: None,
         request: json!({}),
+        reaches_out: false,
         jobs: vec![job],
     }
 }

@@ -70,6 +70,7 @@ impl Bench {
             owner: None,
             backfill: None,
             request: json!({ "schedule": fire.name, "fire_at_ms": fire.fire_s * 1_000 }),
+            reaches_out: false,
             jobs: vec![],
         }
     }

@@ -82,6 +82,7 @@ impl Bench {
             owner: Some(self.worker),
             backfill: None,
             request: json!({}),
+            reaches_out: false,
             jobs: new_jobs.collect(),
         };
         self.store.submit_run(&run).await.unwrap();
@@ -572,7 +573,7 @@ async fn what_is_planned_once_reaches_its_rows_by_their_keys() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 9, "what submissions, claims and commits ask");
+    assert_eq!(seen, 11, "what submissions, claims and commits ask, and what is asked of many rows at once");
 }
 
 /// As Postgres calls what the build calls so.

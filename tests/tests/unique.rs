@@ -106,6 +106,7 @@ async fn submit(bench: &Bench, forced: bool) -> RunId {
         owner: None,
         backfill: None,
         request: json!({}),
+        reaches_out: false,
         jobs: vec![NewJob {
             id: JobId::new(),
             asset_version: bench.asset("a").id,

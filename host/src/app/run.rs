@@ -13,6 +13,7 @@ use crate::{
     id::{JobId, RunId, WorkerId},
     limit::IDEMPOTENCY_KEY_BYTES_MAX,
     pipeline::{
+        grant::reaches_out,
         partition::PartitionKey,
         plan::{Force, InputSource, Plan, Reason},
         recipe::canonical_json,
@@ -147,6 +148,7 @@ impl App {
             owner,
             backfill: None,
             request: request_json(request),
+            reaches_out: plan.jobs.iter().any(|job| reaches_out(&pipeline.assets[job.asset].bound.grants)),
             jobs: jobs.collect(),
         }
     }

@@ -4,7 +4,7 @@
 //! is not granted is not linked.
 
 use super::{
-    asset::{AssetDefinition, Requirement},
+    asset::{AssetDefinition, Capability, Requirement},
     diagnostic::{Diagnostic, did_you_mean, shown},
     manifest::{AssetSettings, Manifest},
     resource::Grant,
@@ -13,6 +13,11 @@ use super::{
 /// Whether everything that these grants reach is an input like any other: the same recipe then gives the same bytes.
 pub fn is_pure(grants: &[Grant]) -> bool {
     grants.iter().all(Grant::is_deterministic)
+}
+
+/// Whether anybody else may see what is done through these grants before anything of it is committed.
+pub fn reaches_out(grants: &[Grant]) -> bool {
+    grants.iter().any(|grant| matches!(grant.capability(), Capability::Http | Capability::Sql))
 }
 
 /// Everything that is wrong between what an asset needs and what it gets.
@@ -99,5 +104,33 @@ fn unneeded(definition: &AssetDefinition, grant: &Grant, manifest: &Manifest) ->
         key,
         message: format!("the asset does not ask for `{}`", grant.resource()),
         fix: Some(did_you_mean(grant.resource(), required).unwrap_or_else(|| "remove the grant".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::manifest::parse_manifest, *};
+
+    #[test]
+    fn what_is_asked_of_others_is_seen_by_them_before_it_is_committed() {
+        for (kind, settings, grant, expected) in [
+            ("http", "url = \"https://api.example.com/\"", "methods = [\"GET\"], paths = [\"/\"]", true),
+            ("sql", "url_env = \"FLOWSTONE_SQL_SHOP\"", "", true),
+            (
+                "directory",
+                "path = \"data\"\naccess = \"read-write\"",
+                "access = \"read-write\", paths = [\"**\"]",
+                false,
+            ),
+            ("key-value", "", "access = \"read-write\", keys = [\"**\"]", false),
+            ("clock", "", "", false),
+        ] {
+            let text = format!(
+                "[pipeline]\nname = \"p\"\n[[components]]\npath = \"a.wasm\"\n[resources.it]\nkind = \"{kind}\"\n{settings}\n\
+                 [assets.raw]\ngrants.it = {{ {grant} }}\n"
+            );
+            let manifest = parse_manifest("flowstone.toml", &text, &Default::default()).expect(kind);
+            assert_eq!(reaches_out(&manifest.assets["raw"].grants), expected, "{kind}");
+        }
     }
 }

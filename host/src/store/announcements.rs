@@ -9,7 +9,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{Store, StoreError, connection::Transaction, error::Doing as _};
+use super::{Store, StoreError, connection::Transaction, error::Doing as _, runs::Durable};
 use crate::limit::{DATABASE_CONNECT_TIMEOUT, LISTENED_IN_SILENCE_MAX};
 
 /// The channel of announcements.
@@ -39,11 +39,14 @@ async fn announce(executor: impl PgExecutor<'_>) {
     }
 }
 
-/// Commits what does not wait for the disk, announces it, and then waits: a commit that comes later in the server's log
-/// takes what is before it to disk. By then it has become true, whatever the answer.
-pub(super) async fn commit_and_announce(transaction: Transaction) -> sqlx::Result<()> {
+/// Commits and announces, and where the commit did not wait for the disk waits for it then: a commit that comes later in
+/// the server's log takes what is before it along. By then it has become true, whatever the answer.
+pub(super) async fn commit_and_announce(transaction: Transaction, durable: Durable) -> sqlx::Result<()> {
     let mut transaction = transaction.commit_and_begin_single().await?;
     announce(&mut *transaction).await;
+    if durable == Durable::ByCommit {
+        return transaction.commit().await;
+    }
     let mut transaction = transaction.commit_and_begin_single().await?;
     sqlx::query_scalar!(r#"select pg_logical_emit_message(true, 'flowstone', '') is not null as "is_logged!""#)
         .fetch_one(&mut *transaction)

@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
+use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleResult};
 use futures_util::{
     StreamExt as _, TryFutureExt as _, TryStreamExt as _,
     future::BoxFuture,
@@ -167,8 +167,11 @@ impl Manager for Opener {
         if kept.returned_at.elapsed() < DATABASE_PING_AFTER {
             return Ok(());
         }
-        let pinged = timeout(DATABASE_PING_WAIT, kept.connection.ping()).await;
-        pinged.map_err(|_| RecycleError::message("it does not answer"))?.map_err(RecycleError::Backend)
+        if !matches!(timeout(DATABASE_PING_WAIT, kept.connection.ping()).await, Ok(Ok(()))) {
+            // Others that rest are no better: asking them in turn would take longer than anybody waits.
+            *kept = self.create().await?;
+        }
+        Ok(())
     }
 }
 
@@ -248,18 +251,28 @@ impl Drop for Connection {
             _ if !is_in_transaction && !self.is_doubtful => drop(lent),
             Err(_) => drop(Object::take(lent)),
             Ok(runtime) => drop(runtime.spawn(async move {
-                let connection = &mut lent.connection;
+                let mut broken = Broken(Some(lent));
+                let connection = &mut broken.0.as_mut().expect("it is taken when it is mended").connection;
                 let mended = timeout(DATABASE_RETURN_WAIT, async {
                     match is_in_transaction {
                         true => connection.execute("ROLLBACK").await.map(drop),
                         false => connection.ping().await,
                     }
                 });
-                if !matches!(mended.await, Ok(Ok(()))) {
-                    drop(Object::take(lent));
+                if matches!(mended.await, Ok(Ok(()))) {
+                    drop(broken.0.take());
                 }
             })),
         }
+    }
+}
+
+/// A connection that nobody may have as it is: it is closed, unless it is taken out of here.
+struct Broken(Option<Object<Opener>>);
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Object::take));
     }
 }
 

@@ -197,12 +197,12 @@ pub(super) async fn restore_latest(
                  where b.tenant_id = m.tenant_id and b.digest = m.output_digest and b.bytes is null),
              coalesce((select o.created_at from materialization o
                  where o.tenant_id = m.tenant_id and o.materialization_id = m.reused_from), m.created_at)
-         from unnest($2::uuid[], $3::text[]) as k (asset_id, partition_key)
+         from unnest((select $2::uuid[]), $3::text[]) as k (asset_id, partition_key)
          cross join lateral (
              select * from materialization m
-             where m.tenant_id = $1 and m.asset_id = k.asset_id and m.partition_key = k.partition_key
+             where m.asset_id = k.asset_id and m.partition_key = k.partition_key and m.tenant_id is not distinct from $1
                and not exists (select from invalidation i
-                   where i.tenant_id = m.tenant_id and i.materialization_id = m.materialization_id)
+                   where i.tenant_id = m.tenant_id and i.materialization_id = m.materialization_id offset 0)
              order by m.sequence desc limit 1) m
          order by m.tenant_id, m.asset_id, m.partition_key",
         tenant,

@@ -117,12 +117,14 @@ impl Store {
         Ok(Unnamed { stored, inline })
     }
 
-    /// Of these blobs in the blob store, those that the database does not know.
+    /// Of these blobs in the blob store, those that the database does not know. What is intended is little, and read whole;
+    /// `offset 0` keeps each other question to its key.
     pub async fn find_unknown(&self, tenant: &str, listed: &[Listed]) -> Result<Vec<Listed>, StoreError> {
         let known = sqlx::query_scalar!(
             r#"select k.digest as "digest!" from unnest($2::bytea[]) as k (digest)
-               where exists (select from blob b where b.tenant_id = $1 and b.digest = k.digest)
-                  or exists (select from garbage g where g.tenant_id = $1 and g.digest = k.digest and g.deleted_at is null)
+               where exists (select from blob b where b.tenant_id = $1 and b.digest = k.digest offset 0)
+                  or exists (select from garbage g
+                      where g.tenant_id = $1 and g.digest = k.digest and g.deleted_at is null offset 0)
                   or exists (select from intended_blob i where i.tenant_id = $1 and i.digest = k.digest)"#,
             tenant,
             &column(listed, |blob| blob.digest.0.to_vec()),
