@@ -576,6 +576,48 @@ async fn what_is_planned_once_reaches_its_rows_by_their_keys() {
     assert_eq!(seen, 11, "what submissions, claims and commits ask, and what is asked of many rows at once");
 }
 
+/// A session that has seen the tables small knows neither how many rows there are nor how deep an index is that it does
+/// not read: one that it should not read either looks cheaper then.
+#[tokio::test]
+async fn earlier_results_are_found_by_their_recipe_by_a_session_that_knew_the_tables_small() {
+    let bench = Bench::new().await;
+    let (run, _) = bench.submit(&[("a", "none", &[]), ("b", "none", &[]), ("c", "none", &[])]).await;
+    for claim in bench.claim(3).await {
+        let asset = bench.known(&claim).asset.name.clone();
+        let made = bench.made(&asset, "none", asset.as_bytes(), vec![]);
+        bench.store.commit_finished_jobs(&[bench.finished(claim, run, made)]).await.unwrap();
+    }
+    bench.database.execute("analyze");
+    let mut connection = bench.database.pool().await.acquire().await.unwrap();
+    sqlx::raw_sql(SESSION_SETTINGS).execute(&mut *connection).await.unwrap();
+    sqlx::raw_sql("set plan_cache_mode = force_custom_plan").execute(&mut *connection).await.unwrap();
+    let prepare = sqlx::AssertSqlSafe(format!(
+        "prepare earlier (text, uuid[], text[], bytea[]) as {}",
+        statement_of(&["as \"latest!\"", "m.recipe = w.recipe"])
+    ));
+    sqlx::raw_sql(prepare).execute(&mut *connection).await.unwrap();
+    for rows in [1, 12_000, 1, 1] {
+        let batch = "select format('explain (analyze, timing off) execute earlier (%L, %L, %L, %L)', min(tenant_id),
+                         array_agg(asset_id), array_agg(partition_key), array_agg(sha256(recipe)))
+                     from (select * from materialization order by sequence desc limit 500) m";
+        let explain: String = sqlx::query_scalar(batch).fetch_one(&bench.database.pool().await).await.unwrap();
+        let plan: Vec<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains("materialization_by_recipe on materialization m"), "before {rows} more:\n{plan}");
+        let more = sqlx::AssertSqlSafe(format!(
+            "insert into materialization (tenant_id, materialization_id, asset_id, asset_version_id, partition_key, run_id,
+                 job_id, attempt_id, output_digest, size_bytes, media_type, metadata, version_digest, recipe,
+                 sources_digest, input_digests, engine_id)
+             select tenant_id, gen_random_uuid(), asset_id, asset_version_id, 'k=int:' || (100000 + n), run_id,
+                 gen_random_uuid(), attempt_id, output_digest, size_bytes, media_type, metadata, version_digest,
+                 sha256(gen_random_uuid()::text::bytea), sources_digest, input_digests, engine_id
+             from (select * from materialization order by sequence limit 1) m cross join generate_series(1, {rows}) n"
+        ));
+        sqlx::raw_sql(more).execute(&bench.database.pool().await).await.unwrap();
+    }
+}
+
 /// As Postgres calls what the build calls so.
 fn sql_type(name: &str) -> String {
     let (name, is_array) = name.strip_suffix("Array").map_or((name, ""), |name| (name, "[]"));
