@@ -668,7 +668,15 @@ async fn a_session_that_the_server_has_ended_fails_once_and_is_not_lent_again() 
     let pool = bench.database.pool().await;
     let (run, _) = bench.submit(&[("a", "none", &[])]).await;
     let asked = || bench.store.find_run(TENANT, run);
-    let (first, second, third) = tokio::join!(asked(), asked(), asked());
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::raw_sql("lock table run in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let let_go = async {
+        let all_wait = "select count(*) = 3 from pg_stat_activity
+                        where datname = current_database() and application_name = 'flowstone' and wait_event_type = 'Lock'";
+        wait_until_database_says(&pool, all_wait).await;
+        lock.commit().await.unwrap();
+    };
+    let (first, second, third, ()) = tokio::join!(asked(), asked(), asked(), let_go);
     assert!([first, second, third].iter().all(Result::is_ok), "each over a session of its own");
     let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                where datname = current_database() and application_name = 'flowstone'";
