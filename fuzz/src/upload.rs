@@ -14,7 +14,7 @@ use std::{
 use arbitrary::{Arbitrary as _, Result, Unstructured};
 use flowstone::{
     blob::{BlobError, BlobStore, Digest},
-    capability::{Reach, context::Context},
+    capability::{Reach, context::Context, log::Log},
     engine::{Attempt, Component, DescribeFailure, Engine, EngineSettings, Verdict},
     limit::{DESCRIBE_TIMEOUT, INSPECTION_ITEMS_MAX, INSTANTIATE_TIMEOUT, MESSAGE_BYTES_MAX},
     pipeline::policy::Limits,
@@ -150,6 +150,7 @@ async fn attempt(host: &Host, component: std::sync::Arc<Component>, asset: Strin
         reach: Reach::default(),
         limits: limits.clone(),
         media_type: "text/plain".into(),
+        log: Log::default(),
         seed: [7; 32],
         tenant: TENANT.into(),
         blobs: host.blobs.clone(),

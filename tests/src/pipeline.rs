@@ -89,6 +89,10 @@ grants = {{ shelf = {{ access = "read", paths = ["*.txt"] }} }}
 grants = {{ counter = {{ access = "read-write", paths = ["go"] }} }}
 limits = {{ fuel = "100000G" }}
 fresh_for = "1h"
+[assets.narrates]
+grants = {{ counter = {{ access = "read-write", paths = ["go"] }} }}
+limits = {{ fuel = "100000G" }}
+fresh_for = "1h"
 [assets.reads_for_long]
 grants = {{ shelf = {{ access = "read", paths = ["*.txt"] }}, counter = {{ access = "read-write", paths = ["go"] }} }}
 limits = {{ fuel = "100000G" }}

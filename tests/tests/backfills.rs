@@ -13,7 +13,7 @@ use flowstone::{
     store::{
         Store,
         backfills::{BackfillPlace, NewBackfill, NewWindow},
-        runs::NewRun,
+        submissions::NewRun,
     },
 };
 use flowstone_tests::{

@@ -259,6 +259,12 @@ const RULES: &[(&str, &str)] = &[
             or exists (select from job_joined q where q.tenant_id = k.tenant_id and q.job_id = k.job_id)",
     ),
     (
+        "what is told of an attempt is of one that runs",
+        "select format('job %s', r.job_id) from running_log r
+         where not exists (select from job_lease l join job j on j.tenant_id = l.tenant_id and j.job_id = l.job_id
+             where l.tenant_id = r.tenant_id and l.job_id = r.job_id and l.token = r.token and j.run_id = r.run_id)",
+    ),
+    (
         "a joined job waits for the live job of its recipe",
         "select format('job %s', q.job_id) from job_joined q
          where not exists (select from live_job k where k.tenant_id = q.tenant_id and k.job_id = q.joined_id
@@ -671,6 +677,10 @@ const BREAKAGES: &[(&str, &str)] = &[
     (
         "insert into live_job select tenant_id, asset_id, partition_key, recipe, job_id from materialization limit 1",
         "the key of a recipe belongs to a live job that has been claimed, and waits for no other",
+    ),
+    (
+        "insert into running_log select tenant_id, run_id, job_id, gen_random_uuid(), 0, '[]' from job limit 1",
+        "what is told of an attempt is of one that runs",
     ),
     (
         "insert into job_joined select m.tenant_id, m.job_id, (select j.job_id from job j where j.job_id <> m.job_id limit 1),

@@ -12,7 +12,7 @@ use flowstone::{
         Store, StoreError,
         commit::{Ending, FinishedJob},
         retention::{Amount, Collector, PartitionPlace},
-        runs::{InputOrigin, NewJob, NewJobInput, NewRun},
+        submissions::{InputOrigin, NewJob, NewJobInput, NewRun},
     },
 };
 use flowstone_tests::{

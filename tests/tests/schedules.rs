@@ -8,8 +8,8 @@ use flowstone::{
         Store,
         pipelines::NewPipelineVersion,
         queue::Served,
-        runs::NewRun,
         schedules::{DecidedFires, DueSchedule, NewSchedule, ScheduleRecord, TakenFire},
+        submissions::NewRun,
     },
 };
 use flowstone_tests::{

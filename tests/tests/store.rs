@@ -13,7 +13,8 @@ use flowstone::{
         lineage::Direction,
         pipelines::{NewAssetVersion, NewPipelineVersion, PipelineVersionRecord, ResourceRecord},
         queue::{Claim, ClaimPosition, ClaimedInputs, ClaimedJob, LaneSearch, LaneShare, Served},
-        runs::{InputOrigin, NewJob, NewJobInput, NewRun},
+        running_logs::NewLines,
+        submissions::{InputOrigin, NewJob, NewJobInput, NewRun},
     },
 };
 use flowstone_tests::{
@@ -42,6 +43,11 @@ impl Bench {
     pub async fn new() -> Self {
         let database = Database::new().await;
         let store = Store::connect(database.options()).await.unwrap();
+        Self::of(database, store).await
+    }
+
+    /// Of a store that may be another database's.
+    pub async fn of(database: Database, store: Store) -> Self {
         let worker = WorkerId::new();
         store.register_worker(worker, "here", &Served::default()).await.unwrap();
         store.deploy(&version("p", 1)).await.unwrap();
@@ -55,6 +61,13 @@ impl Bench {
     }
 
     pub async fn submit_to(&self, route: &Route, jobs: &[PlannedJob<'_>]) -> (RunId, Vec<JobId>) {
+        let run = self.new_run(route, jobs);
+        self.store.submit_run(&run).await.unwrap();
+        (run.id, run.jobs.into_iter().map(|job| job.id).collect())
+    }
+
+    /// What is submitted.
+    pub fn new_run(&self, route: &Route, jobs: &[PlannedJob<'_>]) -> NewRun {
         let ids: Vec<JobId> = jobs.iter().map(|_| JobId::new()).collect();
         let new_jobs = jobs.iter().zip(&ids).map(|((asset, partition, inputs), id)| NewJob {
             id: *id,
@@ -74,7 +87,7 @@ impl Bench {
                 })
                 .collect(),
         });
-        let run = NewRun {
+        NewRun {
             id: RunId::new(),
             tenant: TENANT.to_owned(),
             pipeline: self.pipeline.pipeline,
@@ -84,9 +97,7 @@ impl Bench {
             request: json!({}),
             reaches_out: false,
             jobs: new_jobs.collect(),
-        };
-        self.store.submit_run(&run).await.unwrap();
-        (run.id, ids)
+        }
     }
 
     pub fn asset(&self, name: &str) -> &flowstone::store::pipelines::AssetVersionRecord {
@@ -175,7 +186,17 @@ impl Bench {
         // Where nobody waits for it, nobody is found; where very many do, `FinishedJob` has to say so.
         let dependents = 1;
         let name = "a".to_owned();
-        FinishedJob { claim, run, name, dependents, attempt: Some(attempt), ending, buckets: vec![], is_keyed: false }
+        FinishedJob {
+            claim,
+            run,
+            name,
+            dependents,
+            attempt: Some(attempt),
+            ending,
+            buckets: vec![],
+            is_keyed: false,
+            has_told: false,
+        }
     }
 
     /// How many pages the look-up of everything that is the latest reads, once rows that nobody can see are gone: how
@@ -216,6 +237,7 @@ impl Bench {
             "job_release" => "select count(*) from job_release",
             "job_deferred" => "select count(*) from job_deferred",
             "job_end" => "select count(*) from job_end",
+            "running_log" => "select count(*) from running_log",
             other => panic!("{other} is not counted here"),
         };
         sqlx::query_scalar(statement).fetch_one(&self.database.pool().await).await.unwrap()
@@ -573,7 +595,7 @@ async fn what_is_planned_once_reaches_its_rows_by_their_keys() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 11, "what submissions, claims and commits ask, and what is asked of many rows at once");
+    assert_eq!(seen, 13, "what submissions, claims and commits ask, and what is asked of many rows at once");
 }
 
 /// A session that has seen the tables small knows neither how many rows there are nor how deep an index is that it does
@@ -718,6 +740,69 @@ async fn what_is_claimed_by_a_worker_that_was_taken_for_dead_is_rescued() {
     assert_eq!(bench.count("job_lease").await, 0);
     let again = bench.claim_one().await;
     assert_eq!((again.job, again.charged, again.released), (claim.job, 0, 1));
+}
+
+#[tokio::test]
+async fn what_attempts_say_is_told_once_and_only_of_those_that_run() {
+    let bench = Bench::new().await;
+    let (run, _) = bench.submit(&[("a", "k=static:p1", &[]), ("a", "k=static:p2", &[])]).await;
+    let claims = bench.claim(2).await;
+    let tell = |claim: &Claim, first_line, lines| NewLines { claim: claim.clone(), run, first_line, lines };
+    let other_attempt = Claim { token: ClaimToken::random(), ..claims[0].clone() };
+    let told = [
+        tell(&claims[0], 0, json!(["one", "two"])),
+        tell(&claims[1], 0, json!(["other"])),
+        tell(&other_attempt, 0, json!(["of a claim that is over"])),
+    ];
+    bench.store.add_running_lines(&told).await.unwrap();
+    bench.store.add_running_lines(&told).await.unwrap();
+    bench.store.add_running_lines(&[tell(&claims[0], 2, json!(["three"]))]).await.unwrap();
+    let attempts = bench.store.list_telling_attempts(TENANT, run, Some("a"), Some("k=static:p1")).await.unwrap();
+    let [attempt] = &attempts[..] else { panic!("{attempts:?}") };
+    assert_eq!(
+        (&*attempt.asset, &*attempt.partition_key, attempt.number, attempt.last_line),
+        ("a", "k=static:p1", 1, 2)
+    );
+    let keys = [attempt.key(), claims[1].key()];
+    let read = async |after: i32| {
+        let told = bench.store.read_told_lines(TENANT, run, &keys.map(|key| (key, after))).await.unwrap();
+        told.into_iter().map(|told| (told.attempt, told.first_line, told.lines)).collect::<Vec<_>>()
+    };
+    let (one_two, three) = ((keys[0], 0, json!(["one", "two"])), (keys[0], 2, json!(["three"])));
+    assert_eq!(read(0).await, [one_two, three.clone(), (keys[1], 0, json!(["other"]))]);
+    assert_eq!(read(1).await, [three]);
+    assert_eq!(bench.store.list_telling_attempts(TENANT, run, None, None).await.unwrap().len(), 2);
+    assert!(bench.store.list_telling_attempts("other", run, None, None).await.unwrap().is_empty());
+
+    // It goes with the commit; of the other one, whose commit forgets it, with the hour.
+    let ended = |claim: &Claim, partition, has_told| FinishedJob {
+        has_told,
+        ..bench.finished(claim.clone(), run, bench.made("a", partition, b"", vec![]))
+    };
+    let batch = [ended(&claims[0], "k=static:p1", true), ended(&claims[1], "k=static:p2", false)];
+    bench.store.commit_finished_jobs(&batch).await.unwrap();
+    assert_eq!(read(0).await, [(keys[1], 0, json!(["other"]))]);
+    assert!(bench.store.list_telling_attempts(TENANT, run, None, None).await.unwrap().is_empty());
+    bench.store.add_running_lines(&told).await.unwrap();
+    assert_eq!(bench.count("running_log").await, 1);
+    assert_eq!(bench.store.remove_stray_lines().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_lease_that_is_being_ended_keeps_no_other_attempt_from_telling() {
+    let bench = Bench::new().await;
+    let (run, _) = bench.submit(&[("a", "k=static:p1", &[]), ("a", "k=static:p2", &[])]).await;
+    let claims = bench.claim(2).await;
+    let mut ending = bench.database.pool().await.begin().await.unwrap();
+    sqlx::query("delete from job_lease where job_id = $1").bind(claims[0].job.0).execute(&mut *ending).await.unwrap();
+    let told: Vec<NewLines> = claims
+        .iter()
+        .map(|claim| NewLines { claim: claim.clone(), run, first_line: 0, lines: json!(["one"]) })
+        .collect();
+    bench.store.add_running_lines(&told).await.unwrap();
+    ending.commit().await.unwrap();
+    let telling = bench.store.list_telling_attempts(TENANT, run, None, None).await.unwrap();
+    assert_eq!(telling.iter().map(|attempt| attempt.job).collect::<Vec<_>>(), [claims[1].job]);
 }
 
 #[tokio::test]

@@ -1,7 +1,13 @@
 //! Submitting a run: one transaction that workers see before it is on disk, and whoever submits it afterwards.
 
-use flowstone::pipeline::policy::Route;
-use flowstone_tests::deadline::wait_until_database_says;
+use flowstone::{
+    pipeline::policy::Route,
+    store::{Store, submissions::NewRun},
+};
+use flowstone_tests::{
+    Database, Postgres,
+    deadline::{DEADLINE, wait_until_database_says},
+};
 use sqlx::PgPool;
 
 use crate::store::{Bench, PlannedJob, TENANT};
@@ -54,6 +60,58 @@ async fn a_run_whose_lane_somebody_else_makes_at_the_same_time_is_written_once_a
     let known = bench.store.find_run(TENANT, run).await.unwrap().unwrap();
     assert_eq!((known.jobs, &*known.state), (2, "running"));
     assert_eq!(ask::<i64>(&pool, "select count(*) from audit where action = 'run.submitted'").await, 1);
+}
+
+/// Somebody waits for the standby that is not there.
+const SOMEBODY_WAITS: &str = "select exists (select from pg_stat_activity where wait_event = 'SyncRep')";
+const NOBODY_WAITS: &str = "select not exists (select from pg_stat_activity where wait_event = 'SyncRep')";
+/// Tells whoever waits that it is safe, as the standby would.
+const SAY_THAT_IT_IS_SAFE: &str = "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'";
+
+/// The server's disk cannot be made to wait; a standby that never confirms can, and the server waits for both in one place.
+#[tokio::test]
+async fn a_run_is_seen_before_it_is_safe_unless_it_reaches_others() {
+    let server = Postgres::new().await;
+    let bench = Bench::of(Database::new().await, Store::connect(server.options()).await.unwrap()).await;
+    let pool = server.pool().await;
+    // The lane is there: whoever makes one waits anyway.
+    bench.submit(&[("a", "none", &[])]).await;
+    let seen = async |run: &NewRun| -> bool {
+        let found =
+            sqlx::query_scalar("select exists (select from job_ready where job_id = $1)").bind(run.jobs[0].id.0);
+        found.fetch_one(&pool).await.unwrap()
+    };
+
+    sqlx::query("alter system set synchronous_standby_names = 'nobody'").execute(&pool).await.unwrap();
+    sqlx::query("select pg_reload_conf()").execute(&pool).await.unwrap();
+    let writer = server.pool().await;
+    // The server takes a moment to know it.
+    let writing = tokio::spawn(async move {
+        while sqlx::query("select pg_logical_emit_message(true, 'test', 'written')").execute(&writer).await.is_ok() {}
+    });
+    wait_until_database_says(&pool, SOMEBODY_WAITS).await;
+    writing.abort();
+    sqlx::query(SAY_THAT_IT_IS_SAFE).execute(&pool).await.unwrap();
+    wait_until_database_says(&pool, NOBODY_WAITS).await;
+
+    for reaches_out in [false, true] {
+        let run = NewRun { reaches_out, ..bench.new_run(&Route::default(), &[("a", "none", &[])]) };
+        let (store, submitted) = (bench.store.clone(), run.clone());
+        let submitting = tokio::spawn(async move { store.submit_run(&submitted).await });
+        wait_until_database_says(&pool, SOMEBODY_WAITS).await;
+        assert_eq!(seen(&run).await, !reaches_out, "reaches out: {reaches_out}");
+        assert!(!submitting.is_finished(), "whoever submits it waits in either case");
+        // Of the announcement, which is no data, too.
+        let confirm = async {
+            while !submitting.is_finished() {
+                sqlx::query(SAY_THAT_IT_IS_SAFE).execute(&pool).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, confirm).await.expect("it is answered when it is safe");
+        submitting.await.unwrap().unwrap();
+        assert!(seen(&run).await);
+    }
 }
 
 async fn ask<T>(pool: &PgPool, question: &'static str) -> T

@@ -12,7 +12,7 @@ use flowstone::{
         commit::{Committed, Counts, Ending, FinishedJob},
         live_jobs::{Joined, LiveKey},
         queue::Claim,
-        runs::{NewJob, NewRun},
+        submissions::{NewJob, NewRun},
     },
 };
 use flowstone_tests::{

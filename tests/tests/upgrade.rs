@@ -164,6 +164,22 @@ fn inserts(statement: &str) -> Vec<(String, BTreeSet<String>)> {
     lists.collect()
 }
 
+/// A process of this version that is started again after a later one has added to the tables.
+#[tokio::test]
+async fn a_process_starts_beside_a_later_version_that_has_only_added_to_the_tables() {
+    let scenario = Scenario::new("");
+    let database = scenario.flowstone.database();
+    database.execute(
+        "create table of_a_later_version (); alter table job add column of_a_later_version text;
+         insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         values (9999, 'of a later version', true, 'x', 1)",
+    );
+    scenario.run(&["numbers"], 0);
+    scenario.run(&["numbers", "--force"], 0);
+    assert_eq!(applied(database).await, migrations() + 1);
+    assert_sound(&violations(&database.pool().await, &scenario.flowstone.state_dir().join("blobs")).await);
+}
+
 /// As a worker of the last version leaves it: it claims, and ends the job without knowing of keys that jobs hold.
 #[tokio::test]
 async fn a_key_that_a_worker_of_the_last_version_left_behind_keeps_nobody_waiting() {

@@ -216,6 +216,71 @@ fn logs_are_followed_until_the_run_is_over() {
     assert_eq!(events(&one).len(), 1);
 }
 
+/// What `narrates` says before it waits.
+const BEFORE: [&str; 3] = [
+    "  info   waiting for the word  attempt=1",
+    "  info   on two lines  stream=stdout",
+    "  info   as printed  stream=stdout",
+];
+
+#[tokio::test]
+async fn what_an_attempt_says_is_seen_while_it_runs_and_no_line_twice() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    let worker = work(flowstone);
+    let run = detach(&scenario, &["narrates"]);
+    let mut following = flowstone.start(["logs", &run, "--follow"]);
+    let mut as_json = flowstone.start(["logs", &run, "--follow", "--json"]);
+    assert_eq!(following.line(), "narrates  attempt 1  running\n");
+    for line in BEFORE {
+        assert_eq!(following.line(), format!("{line}\n"));
+    }
+    let now = flowstone.run(["logs", &run]).expect_status(0).stdout;
+    assert_eq!(now, format!("narrates  attempt 1  running\n{}\n", BEFORE.join("\n")));
+    let told: Value = serde_json::from_str(&as_json.line()).unwrap();
+    assert_eq!((&told["verdict"], &told["first_line"], &told["attempt"]), (&Value::Null, &0.into(), &1.into()));
+    assert_eq!(told["log"].as_array().unwrap().len(), 3);
+    scenario.go("on");
+    let rest = following.wait().expect_status(0).stdout;
+    let record = rest.find("narrates  attempt 1  succeeded\n").expect("it ends with its record");
+    assert!(rest[record..].contains("fuel"), "{rest}");
+    for line in ["narrates  attempt 1  running"].into_iter().chain(BEFORE).chain(["  info   going on  word=on"]) {
+        assert_eq!(rest.lines().filter(|shown| *shown == line).count(), 1, "{line}: {rest}");
+    }
+    let rest = as_json.wait().expect_status(0);
+    let ended = events(&rest).pop().unwrap();
+    assert_eq!((&ended["verdict"], ended["log"].as_array().unwrap().len()), (&"succeeded".into(), 4));
+    let whole = flowstone.run(["logs", &run]).expect_status(0).stdout;
+    assert!(BEFORE.iter().all(|line| whole.contains(line)) && whole.contains("going on"), "{whole}");
+    assert_eq!(flowstone.database().ask("select count(*)::text from running_log"), ["0"]);
+    drop(worker);
+    assert_all_sound(flowstone).await;
+}
+
+#[tokio::test]
+async fn what_an_attempt_said_is_in_its_record_when_its_worker_dies() {
+    let scenario = Scenario::new("");
+    let flowstone = &scenario.flowstone;
+    let run = detach(&scenario, &["narrates"]);
+    let worker = work(flowstone);
+    let told = || flowstone.database().ask("select jsonb_array_length(lines)::text from running_log") == ["3"];
+    wait_until("it is told what was said", told);
+    worker.kill();
+    // As time would: the session has expired.
+    flowstone.database().ask("update worker set beat_at = '-infinity' returning pid::text");
+    scenario.go("on");
+    let worker = work(flowstone);
+    flowstone.run(["watch", &run]).expect_status(0);
+    let logs = flowstone.run(["logs", &run]).expect_status(0).stdout;
+    let (lost, second) = logs.split_once("\n\n").expect("two attempts");
+    assert!(lost.starts_with("narrates  attempt 1  lost, not charged\n"), "{logs}");
+    assert_eq!(lost.lines().skip_while(|line| !line.contains("waiting")).collect::<Vec<_>>(), BEFORE);
+    assert!(second.starts_with("narrates  attempt 1  succeeded\n") && second.contains("going on"), "{logs}");
+    assert_eq!(flowstone.database().ask("select count(*)::text from running_log"), ["0"]);
+    drop(worker);
+    assert_all_sound(flowstone).await;
+}
+
 #[test]
 fn beside_the_worker_of_an_embedded_database_others_deploy_submit_and_watch() {
     let scenario = Scenario::with(Flowstone::embedded(), "");

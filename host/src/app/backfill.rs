@@ -27,7 +27,7 @@ use crate::{
     },
     store::{
         backfills::{BackfillPlace, BackfillRecord, BackfillScope, EndedWindow, NewBackfill, NewWindow},
-        runs::{InputOrigin, NewRun},
+        submissions::{InputOrigin, NewRun},
     },
 };
 

@@ -19,8 +19,8 @@ use crate::{
         recipe::canonical_json,
     },
     store::{
-        runs::{InputOrigin, NewJob, NewJobInput, NewRun, RunRecord},
-        submissions::Submission,
+        runs::RunRecord,
+        submissions::{InputOrigin, NewJob, NewJobInput, NewRun, Submission},
     },
 };
 

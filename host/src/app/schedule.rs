@@ -23,8 +23,8 @@ use crate::{
     },
     store::{
         StoreError,
-        runs::NewRun,
         schedules::{NewSchedule, ScheduleRecord, TakenFire},
+        submissions::NewRun,
     },
 };
 

@@ -60,6 +60,16 @@ pub enum Level {
     Error,
 }
 
+impl Line {
+    /// About how many it takes where it is stored.
+    pub fn bytes(&self) -> usize {
+        LINE_BYTES + self.message.len() + LINE_BYTES * self.fields.len()
+    }
+}
+
+/// What a line takes beside its message, and a field of it: names of JSON, and a short value.
+const LINE_BYTES: usize = 64;
+
 impl Level {
     /// The word of the WIT package.
     pub fn as_str(self) -> &'static str {
@@ -73,11 +83,11 @@ impl Level {
     }
 }
 
-/// The log of one attempt; clones write to the same.
-#[derive(Clone, Debug)]
+/// The log of one attempt; clones write to the same. It keeps nothing before it is opened.
+#[derive(Clone, Debug, Default)]
 pub struct Log(Arc<Mutex<Kept>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Kept {
     lines: Lines,
     bytes_left: u64,
@@ -87,7 +97,28 @@ struct Kept {
 impl Log {
     /// An empty log that keeps about this many bytes, none of them of a masked secret.
     pub fn new(bytes_max: u64, masks: Masks) -> Self {
-        Self(Arc::new(Mutex::new(Kept { lines: Lines::default(), bytes_left: bytes_max, masks })))
+        let log = Self::default();
+        log.open(bytes_max, masks);
+        log
+    }
+
+    /// Lets a log that keeps nothing yet keep so much.
+    pub fn open(&self, bytes_max: u64, masks: Masks) {
+        let mut kept = self.kept();
+        kept.bytes_left = bytes_max;
+        kept.masks = masks;
+    }
+
+    /// Lines after the first so many: at least the next one if it is there, and of more about this many bytes.
+    pub fn lines_from(&self, first: usize, bytes_max: usize) -> Vec<Line> {
+        let kept = self.kept();
+        let mut room = bytes_max;
+        let fits = |line: &&Line| {
+            let is_room = room > 0;
+            room = room.saturating_sub(line.bytes());
+            is_room
+        };
+        kept.lines.lines.iter().skip(first).take_while(fits).cloned().collect()
     }
 
     /// What was said so far.
@@ -245,6 +276,22 @@ mod tests {
         assert_eq!(lines.lines[0].level, Level::Warn);
         assert_eq!(lines.lines[0].fields, [Field { name: "rows".into(), value: "3␛".into() }]);
         assert!(lines.lines[1].fields.is_empty());
+    }
+
+    #[test]
+    fn what_is_said_can_be_read_meanwhile_part_by_part() {
+        let mut log = Log::new(1_000, Masks::default());
+        for message in ["one", "two", "three"] {
+            log.write(log::Level::Info, message.into(), vec![]).unwrap();
+        }
+        let read = |first, bytes_max| -> Vec<String> {
+            log.lines_from(first, bytes_max).into_iter().map(|line| line.message).collect()
+        };
+        assert_eq!(read(0, usize::MAX), ["one", "two", "three"]);
+        assert_eq!(read(1, 1), ["two"]);
+        assert_eq!(read(1, LINE_BYTES + 4), ["two", "three"]);
+        assert!(read(3, usize::MAX).is_empty() && read(0, 0).is_empty());
+        assert_eq!(log.take().lines.len(), 3);
     }
 
     #[test]

@@ -499,10 +499,10 @@ pub struct Logs {
     /// Only those of this partition
     #[arg(long, short, value_name = "KEY", requires = "asset")]
     pub partition: Option<String>,
-    /// Go on with each attempt that ends, until the run is over
+    /// Go on with what attempts say and with each that ends, until the run is over
     #[arg(long, short)]
     pub follow: bool,
-    /// Print the attempts as JSON; those that are followed one a line
+    /// Print the attempts as JSON, when they are followed one a line; one that still runs has no verdict, and the lines that are new
     #[arg(long)]
     pub json: bool,
 }

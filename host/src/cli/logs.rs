@@ -1,4 +1,5 @@
-//! `flowstone logs`: the attempts of a run, each with how it ended, what it was denied, and what it said.
+//! `flowstone logs`: the attempts of a run, each with how it ended, what it was denied, and what it said; of those that
+//! still run, what they have said so far.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,10 +20,10 @@ use super::{
     status::list_all_jobs,
 };
 use crate::{
-    id::{AttemptId, JobId, RunId},
-    limit::{JOBS_LOGGED_AT_ONCE, LIST_ROWS_MAX, RUN_POLL},
+    id::{AttemptId, ClaimToken, JobId, RunId},
+    limit::{LIST_ROWS_MAX, LOGS_READ_AT_ONCE, RUN_POLL},
     pipeline::{asset::Field, diagnostic::did_you_mean},
-    store::runs::{AttemptLog, JobRecord},
+    store::{Store, StoreError, attempts::AttemptLog, running_logs::TellingAttempt, runs::JobRecord},
 };
 
 /// Shows attempts, the oldest first.
@@ -36,19 +37,24 @@ pub(super) async fn run(session: &Session, args: &Logs) -> anyhow::Result<Exit> 
     if args.follow {
         return follow(session, args, run.id, partition_key.as_deref()).await;
     }
-    let attempts =
-        store.list_attempts(tenant, run.id, args.asset.as_deref(), partition_key.as_deref(), LIST_ROWS_MAX).await?;
+    let (asset, key) = (args.asset.as_deref(), partition_key.as_deref());
+    // Looked at first: what ends between the two is among those that have ended.
+    let mut running = list_running(store, tenant, run.id, asset, key, &Shown::default()).await?;
+    let attempts = store.list_attempts(tenant, run.id, asset, key, LIST_ROWS_MAX).await?;
+    let ended: HashSet<_> = attempts.iter().map(|attempt| (attempt.job, attempt.token)).collect();
+    running.retain(|said| !ended.contains(&said.attempt.key()));
     if args.json {
-        let attempts: Vec<Value> = attempts.iter().map(attempt_json).collect();
-        print::json(&attempts)?;
+        let attempts = attempts.iter().map(attempt_json).chain(running.iter().map(running_json));
+        print::json(&attempts.collect::<Vec<Value>>())?;
     } else {
         // One attempt at a time: a thousand logs of a megabyte are not one text.
-        for (i, attempt) in attempts.iter().enumerate() {
+        let texts = attempts.iter().map(|attempt| render(attempt, 0)).chain(running.iter().map(render_running));
+        for (i, text) in texts.enumerate() {
             let gap = if i > 0 { "\n" } else { "" };
-            print::text(&format!("{gap}{}", render(attempt)))?;
+            print::text(&format!("{gap}{text}"))?;
         }
     }
-    if attempts.is_empty() {
+    if attempts.is_empty() && running.is_empty() {
         session.talk.say(format!("nothing was attempted; `flowstone status {}` tells what became of the jobs", run.id));
     } else if attempts.len() as i64 == LIST_ROWS_MAX {
         session
@@ -58,7 +64,50 @@ pub(super) async fn run(session: &Session, args: &Logs) -> anyhow::Result<Exit> 
     Ok(Exit::Succeeded)
 }
 
-/// Shows each attempt when it has ended, those that were there before first, until the run is over.
+/// What a running attempt has said, or what is new of it.
+struct Said {
+    attempt: TellingAttempt,
+    /// How many lines came before.
+    first_line: usize,
+    lines: Vec<Value>,
+    /// How many come before what it says next.
+    through: usize,
+}
+
+/// What is new of each running attempt.
+async fn list_running(
+    store: &Store,
+    tenant: &str,
+    run: RunId,
+    asset: Option<&str>,
+    partition_key: Option<&str>,
+    shown: &Shown,
+) -> Result<Vec<Said>, StoreError> {
+    let mut said: Vec<Said> = Vec::new();
+    for attempt in store.list_telling_attempts(tenant, run, asset, partition_key).await? {
+        let first_line = shown.lines.get(&attempt.key()).copied().unwrap_or_default();
+        if attempt.last_line as usize >= first_line {
+            said.push(Said { attempt, first_line, lines: Vec::new(), through: first_line });
+        }
+    }
+    for some in said.chunks_mut(LOGS_READ_AT_ONCE) {
+        let after: Vec<_> = some.iter().map(|said| (said.attempt.key(), said.first_line as i32)).collect();
+        let mut told = store.read_told_lines(tenant, run, &after).await?.into_iter().peekable();
+        for said in some {
+            while let Some(told) = told.next_if(|told| told.attempt == said.attempt.key()) {
+                if let Value::Array(lines) = told.lines {
+                    said.through = told.first_line as usize + lines.len();
+                    said.lines.extend(lines);
+                }
+            }
+        }
+    }
+    said.retain(|said| !said.lines.is_empty());
+    Ok(said)
+}
+
+/// Shows what attempts say while they run, and each when it has ended, those that were there before first, until the run
+/// is over.
 async fn follow(session: &Session, args: &Logs, run: RunId, partition_key: Option<&str>) -> anyhow::Result<Exit> {
     let (store, tenant) = (&session.app.store, &*session.app.tenant);
     let wanted = |job: &JobRecord| {
@@ -69,14 +118,18 @@ async fn follow(session: &Session, args: &Logs, run: RunId, partition_key: Optio
     loop {
         // Looked at first: what ends between the two is among the jobs that are read.
         let Some(record) = store.find_run(tenant, run).await? else { bail!("run {run} has disappeared") };
+        // Before the ends: what has ended is no longer here.
+        for said in list_running(store, tenant, run, args.asset.as_deref(), partition_key, &shown).await? {
+            print_said(args, &mut shown, &said)?;
+        }
         let mut after = shown.ended_through;
         loop {
             let page = store.list_jobs(tenant, run, after, LIST_ROWS_MAX).await?;
             let more = shown.take_grown(page.iter().filter(|job| wanted(job)));
-            for jobs in more.chunks(JOBS_LOGGED_AT_ONCE) {
+            for jobs in more.chunks(LOGS_READ_AT_ONCE) {
                 for attempt in store.list_attempts_of(tenant, jobs).await? {
                     if shown.attempts.insert(attempt.id) {
-                        print(args, &attempt)?;
+                        print_ended(args, &mut shown, &attempt)?;
                     }
                 }
             }
@@ -93,11 +146,28 @@ async fn follow(session: &Session, args: &Logs, run: RunId, partition_key: Optio
     }
 }
 
-fn print(args: &Logs, attempt: &AttemptLog) -> anyhow::Result<()> {
+/// An attempt that has ended, without the lines that were shown while it ran.
+fn print_ended(args: &Logs, shown: &mut Shown, attempt: &AttemptLog) -> anyhow::Result<()> {
+    let lines = shown.lines.remove(&(attempt.job, attempt.token)).unwrap_or_default();
     if args.json {
         return print::json_line(&attempt_json(attempt));
     }
-    print::text(&format!("{}\n", render(attempt)))
+    let gap = if shown.last.take().is_some() { "\n" } else { "" };
+    print::text(&format!("{gap}{}\n", render(attempt, lines)))
+}
+
+/// What an attempt has said since: under its name, unless that is what was shown last.
+fn print_said(args: &Logs, shown: &mut Shown, said: &Said) -> anyhow::Result<()> {
+    let attempt = said.attempt.key();
+    shown.lines.insert(attempt, said.through);
+    if args.json {
+        return print::json_line(&running_json(said));
+    }
+    match shown.last.replace(attempt) {
+        Some(last) if last == attempt => print::text(&render_lines(&said.lines)),
+        Some(_) => print::text(&format!("\n{}", render_running(said))),
+        None => print::text(&render_running(said)),
+    }
 }
 
 /// What `--follow` has shown. By counts and ids, not by times: clocks of several workers disagree.
@@ -108,6 +178,10 @@ struct Shown {
     counts: HashMap<JobId, i64>,
     /// All jobs up to this one have ended and were shown.
     ended_through: Option<JobId>,
+    /// Of attempts that run, how many lines.
+    lines: HashMap<(JobId, ClaimToken), usize>,
+    /// The attempt whose lines came last.
+    last: Option<(JobId, ClaimToken)>,
 }
 
 impl Shown {
@@ -191,7 +265,8 @@ fn items<T: serde::de::DeserializeOwned>(stored: Option<&Value>) -> Vec<T> {
     items.filter_map(|item| T::deserialize(item).ok()).collect()
 }
 
-fn render(attempt: &AttemptLog) -> String {
+/// With its log after the first so many lines.
+fn render(attempt: &AttemptLog, lines_shown: usize) -> String {
     let AttemptLog { verdict, number, .. } = attempt;
     let name = job(&attempt.asset, &attempt.partition_key);
     let mut text = String::new();
@@ -221,15 +296,44 @@ fn render(attempt: &AttemptLog) -> String {
         let what = format!("{} `{}`: {}{target}", used.capability, used.resource, used.operation);
         line(format!("  used    {}  {}{size}{}", one_line(&what), plural(used.calls, "call"), one_line(&result)));
     }
-    for logged in items::<Line>(attempt.log.as_ref()) {
-        let fields = logged.fields.iter().map(|field| format!("  {}={}", field.name, field.value));
-        let said = format!("{}{}", logged.message, fields.collect::<String>());
-        line(format!("  {:<5}  {}", one_line(&logged.level), one_line(&said)).trim_end().to_owned());
-    }
+    let lines = attempt.log.as_ref().and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    text.push_str(&render_lines(lines.get(lines_shown..).unwrap_or_default()));
     if attempt.log_dropped > 0 {
-        line(format!("  ... and {} more lines, past the asset's log limit", attempt.log_dropped));
+        text.push_str(&format!("  ... and {} more lines, past the asset's log limit\n", attempt.log_dropped));
     }
     text
+}
+
+fn render_running(said: &Said) -> String {
+    let name = job(&said.attempt.asset, &said.attempt.partition_key);
+    format!("{}  attempt {}  running\n{}", one_line(&name), said.attempt.number, render_lines(&said.lines))
+}
+
+/// What another version wrote differently is left out, not fatal.
+fn render_lines(lines: &[Value]) -> String {
+    let mut text = String::new();
+    for logged in lines.iter().filter_map(|line| Line::deserialize(line).ok()) {
+        let fields = logged.fields.iter().map(|field| format!("  {}={}", field.name, field.value));
+        let said = format!("{}{}", logged.message, fields.collect::<String>());
+        text.push_str(format!("  {:<5}  {}", one_line(&logged.level), one_line(&said)).trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// An attempt that still runs: no verdict, and what it has said so far or, when it is followed, since.
+fn running_json(said: &Said) -> Value {
+    let label = partition(&said.attempt.partition_key);
+    json!({
+        "asset": said.attempt.asset,
+        "partition": (!label.is_empty()).then_some(label),
+        "partition_key": said.attempt.partition_key,
+        "attempt": said.attempt.number,
+        "verdict": null,
+        "claimed_at_ms": said.attempt.claimed_at_ms,
+        "first_line": said.first_line,
+        "log": said.lines,
+    })
 }
 
 fn attempt_json(attempt: &AttemptLog) -> Value {
@@ -260,6 +364,8 @@ mod tests {
     fn an_attempt() -> AttemptLog {
         AttemptLog {
             id: AttemptId::new(),
+            job: JobId::new(),
+            token: ClaimToken::new(),
             asset: "monthly".into(),
             partition_key: "month=month:2012-01".into(),
             number: 2,
@@ -291,7 +397,7 @@ mod tests {
 
     #[test]
     fn an_attempt_is_shown_with_denials_and_lines() {
-        insta::assert_snapshot!(render(&an_attempt()), @r#"
+        insta::assert_snapshot!(render(&an_attempt(), 0), @r#"
         monthly[2012-01]  attempt 2  denied
           2026-11-23 08:43:11 UTC, 41.2 ms, fuel 5.0 G, memory 1.1 MiB
           a path outside its directory
@@ -307,6 +413,39 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_were_shown_while_it_ran_are_not_shown_again() {
+        let text = render(&an_attempt(), 1);
+        assert!(text.contains("forged") && text.contains("7 more lines") && !text.contains("three rows"), "{text}");
+        assert!(!render(&an_attempt(), 9).contains("forged"));
+    }
+
+    #[test]
+    fn a_running_attempt_is_its_name_and_its_lines() {
+        let ended = an_attempt();
+        let attempt = TellingAttempt {
+            job: ended.job,
+            token: ended.token,
+            asset: ended.asset,
+            partition_key: ended.partition_key,
+            number: 2,
+            claimed_at_ms: 1_795_423_391_000,
+            last_line: 0,
+        };
+        let lines = ended.log.unwrap().as_array().unwrap().clone();
+        let said = Said { attempt, first_line: 3, lines, through: 6 };
+        insta::assert_snapshot!(render_running(&said), @r"
+        monthly[2012-01]  attempt 2  running
+          info   three rows  rows=3
+          warn   ␛[31mforged␊line
+        ");
+        let value = running_json(&said);
+        assert_eq!(
+            (&value["verdict"], &value["first_line"], &value["partition"]),
+            (&Value::Null, &json!(3), &json!("2012-01"))
+        );
+    }
+
+    #[test]
     fn an_attempt_that_said_nothing_is_two_lines() {
         let lost = AttemptLog {
             message: None,
@@ -318,7 +457,7 @@ mod tests {
             verdict: "lost".into(),
             ..an_attempt()
         };
-        insta::assert_snapshot!(render(&lost), @"
+        insta::assert_snapshot!(render(&lost, 0), @"
         monthly[2012-01]  attempt 2  lost, not charged
           2026-11-23 08:43:11 UTC, 41.2 ms, fuel 5.0 G, memory 1.1 MiB
         ");

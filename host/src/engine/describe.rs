@@ -21,7 +21,11 @@ use crate::{
         flowstone::asset::types::{Coordinate as WitCoordinate, Field as WitField},
     },
     blob::BlobStore,
-    capability::{Interrupt, Reach, context::Context, log::Lines},
+    capability::{
+        Interrupt, Reach,
+        context::Context,
+        log::{Lines, Log},
+    },
     limit::{
         ASSETS_PER_COMPONENT_MAX, DESCRIBE_FUEL, DESCRIBE_LOG_BYTES, DESCRIBE_MEMORY_BYTES, DESCRIBE_TIMEOUT,
         DESCRIPTION_BYTES_MAX, DIMENSIONS_PER_ASSET_MAX, FIELD_NAME_BYTES_MAX, FIELD_VALUE_BYTES_MAX,
@@ -79,6 +83,7 @@ pub(super) async fn describe(
         reach: Reach::default(),
         limits: &limits,
         media_type: String::new(),
+        log: Log::default(),
         seed: [0; 32],
         tenant: String::new(),
         blobs,

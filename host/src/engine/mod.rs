@@ -38,7 +38,7 @@ pub(crate) use sandbox::caught;
 use self::{cache::CompiledCache, config::Allocation, linker::Linkers, load::ReadyComponents};
 use crate::{
     blob::{BlobError, BlobStore, Digest},
-    capability::{Reach, context::Context, inputs::InputGrant},
+    capability::{Reach, context::Context, inputs::InputGrant, log::Log},
     limit::COMPILES_AT_ONCE_MAX,
     pipeline::{asset::AssetDefinition, policy::Limits},
 };
@@ -85,6 +85,8 @@ pub struct Attempt {
     pub limits: Limits,
     /// Of its output, as the asset declares it.
     pub media_type: String,
+    /// Where what it says goes, and can be read meanwhile.
+    pub log: Log,
     /// Of its randomness.
     pub seed: [u8; 32],
     /// Whose blobs it reads and writes.

@@ -79,6 +79,7 @@ pub(super) struct Ingredients<'a> {
     pub reach: Reach,
     pub limits: &'a Limits,
     pub media_type: String,
+    pub log: Log,
     pub seed: [u8; 32],
     pub tenant: String,
     pub blobs: BlobStore,
@@ -93,13 +94,14 @@ impl State {
         let (blobs, tenant) = (of.blobs, of.tenant);
         let Reach { directories, secrets, clock, random, http, databases, buckets, is_timed: _ } = of.reach;
         let masks = Masks::of(secrets.iter().map(GrantedSecret::named).chain(http.iter().flat_map(HttpReach::secrets)));
+        of.log.open(of.limits.log_bytes, masks.clone());
         Ok(Self {
             clock: clock.map_or_else(|| Clock::at(of.context.logical_time_ms), Clock::real),
             config: Config::new(of.context.config.clone()),
             context: of.context,
             output: Output::new(&blobs, &tenant, of.limits.output_bytes, of.media_type),
             inputs: Inputs::new(of.inputs, blobs.clone(), tenant.clone()),
-            log: Log::new(of.limits.log_bytes, masks.clone()),
+            log: of.log,
             files: Files::new(asset.clone(), directories, blobs, tenant, of.interrupt.clone())
                 .map_err(|error| format!("a granted glob is not one: {error}"))?,
             http: Http::new(asset.clone(), http, of.interrupt.clone())?,
@@ -167,7 +169,7 @@ async fn within_allowance<T>(
 /// Runs one attempt to its end, whatever it is.
 pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationToken) -> Report {
     let started = Instant::now();
-    let Attempt { component, context, inputs, reach, limits, media_type, seed, tenant, blobs } = attempt;
+    let Attempt { component, context, inputs, reach, limits, media_type, log, seed, tenant, blobs } = attempt;
     let deadline = started + Duration::from_millis(limits.timeout_ms).min(TIMEOUT_MAX);
     let calls = reach.is_timed.then(Calls::default);
     let interrupt = Interrupt::new(deadline, cancel.clone()).timing(calls.clone());
@@ -183,6 +185,7 @@ pub(super) async fn run(engine: &Engine, attempt: Attempt, cancel: CancellationT
         reach,
         limits: &limits,
         media_type,
+        log,
         seed,
         tenant,
         blobs,
@@ -332,6 +335,7 @@ mod tests {
             reach: Reach::default(),
             limits: &Limits::default(),
             media_type: String::new(),
+            log: Log::default(),
             seed: [0; 32],
             tenant: "t".into(),
             blobs: BlobStore::open(folder.path()).unwrap(),

@@ -132,7 +132,7 @@ fn reserve(shared: &Shared) -> Option<usize> {
 fn hold<'a>(shared: &Shared, claims: impl Iterator<Item = &'a Claim>) {
     let mut running = shared.lock_running();
     for claim in claims {
-        let held = Running { stop: CancellationToken::new(), cancelled: false, room: None };
+        let held = Running { stop: CancellationToken::new(), cancelled: false, room: None, telling: None };
         running.insert(claim.key(), held);
     }
 }

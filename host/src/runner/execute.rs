@@ -11,12 +11,13 @@ use super::{
     prepare::{KnownJob, Obstacle, Prepared, Source, lost_input, stopped_by, take_fingerprints},
     resources::open_reach,
     retry::{Fault, host_fault_wait_ms, next_wait_ms},
+    telling::Telling,
     vital,
 };
 use crate::{
     blob::Content,
-    capability::{Reach, files::Change},
-    engine::{Report, Retry, Verdict, caught},
+    capability::{Reach, files::Change, log::Line},
+    engine::{Attempt, Report, Retry, Verdict, caught},
     id::{AttemptId, MaterializationId},
     limit::SOURCE_CHANGES_MAX,
     pipeline::recipe::version_digest,
@@ -68,7 +69,7 @@ async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> F
     }
     let Prepared { job, mut attempt, stop } = prepared;
     attempt.reach.is_timed = shared.is_traced();
-    let begun = begin(shared, &job);
+    let begun = begin(shared, &job, &attempt);
     let report = Box::pin(shared.engine.run(attempt, stop)).await;
     shared.measure(begun.elapsed());
     let again = lost_of(&job, &report);
@@ -86,7 +87,7 @@ async fn execute_reaching(shared: &Arc<Shared>, guests: &Handle, prepared: Prepa
         Ok(reach) => attempt.reach = Reach { is_timed: shared.is_traced(), ..reach },
         Err(obstacle) => return stopped_by(shared, job.identity(), obstacle),
     }
-    let (begun, engine) = (begin(shared, &job), shared.engine.clone());
+    let (begun, engine) = (begin(shared, &job, &attempt), shared.engine.clone());
     let report = match guests.spawn(Box::pin(async move { engine.run(attempt, stop).await })).await {
         Ok(report) => report,
         Err(panic) => {
@@ -103,9 +104,13 @@ async fn execute_reaching(shared: &Arc<Shared>, guests: &Handle, prepared: Prepa
     apply(shared, conclude(shared, job, report, again, begun), uncommitted, fence).await
 }
 
-fn begin(shared: &Shared, job: &KnownJob) -> Instant {
+fn begin(shared: &Shared, job: &KnownJob, attempt: &Attempt) -> Instant {
     shared.tell(Event::Started { run: job.run, job: job.claim.job });
-    Instant::now()
+    let begun = Instant::now();
+    if let Some(running) = shared.lock_running().get_mut(&job.claim.key()) {
+        running.telling = Some(Telling::new(&job.claim, job.run, attempt.log.clone(), begun));
+    }
+    begun
 }
 
 /// The end of a job that cannot read what it needs: other attempts would find the same.
@@ -160,7 +165,7 @@ fn conclude(shared: &Shared, job: KnownJob, mut report: Report, again: Option<En
         output_bytes: report.output.as_ref().map_or(0, |output| output.stored.size),
         duration_us: begun.elapsed().as_micros() as u64,
         log: (!report.log.lines.is_empty()).then(|| serde_json::json!(report.log.lines)),
-        log_bytes: report.log.lines.iter().map(|line| 64 + line.message.len() + 64 * line.fields.len()).sum(),
+        log_bytes: report.log.lines.iter().map(Line::bytes).sum(),
         log_dropped: report.log.dropped,
         denials: (!report.denials.is_empty()).then(|| serde_json::json!(report.denials)),
         uses: (!report.uses.is_empty()).then(|| serde_json::json!(report.uses)),

@@ -22,6 +22,7 @@ mod release;
 mod resources;
 pub mod retry;
 mod session;
+mod telling;
 pub mod trace;
 
 use std::{
@@ -223,6 +224,8 @@ struct Running {
     cancelled: bool,
     /// The room that what it reads takes, once it is loaded.
     room: Option<OwnedSemaphorePermit>,
+    /// What its attempt says, once it runs.
+    telling: Option<telling::Telling>,
 }
 
 /// A finished job on its way to the committer. What it read goes into its edges, so it keeps the room until they are
@@ -309,6 +312,7 @@ impl Runner {
         tasks.spawn(vital(fence::keep_fence(shared.clone())));
         tasks.spawn(vital(session::rescue_others(shared.clone())));
         tasks.spawn(vital(session::watch_for_cancels(shared.clone())));
+        tasks.spawn(vital(telling::tell_what_is_said(shared.clone())));
         tasks.spawn(vital(session::promote_deferred(shared.clone())));
         tasks.spawn(vital(session::hear_of_ready_jobs(shared.clone())));
         tasks.spawn(vital(publish::publish_staged(shared.clone())));
@@ -456,8 +460,10 @@ impl Shared {
     }
 
     /// Hands a job to the committer; from here on it is no longer pending.
-    fn finish(&self, job: FinishedJob) {
+    fn finish(&self, mut job: FinishedJob) {
         let running = self.lock_running().remove(&job.claim.key());
+        job.has_told =
+            running.as_ref().and_then(|running| running.telling.as_ref()).is_some_and(telling::Telling::has_told);
         self.uncommitted.fetch_add(1, Ordering::AcqRel);
         if self.finished.send(Finished { job, room: running.and_then(|running| running.room) }).is_err() {
             tracing::error!("a finished job came after the committer had ended; its lease will expire");

@@ -25,6 +25,7 @@ use crate::{
         context::Context,
         files::{Fingerprint, FingerprintCache, fingerprint},
         inputs::{InputGrant, InputVersion},
+        log::Log,
     },
     engine::{Attempt, Component, LoadError},
     id::{AssetId, AssetVersionId, AttemptId, JobId, MaterializationId, RunId},
@@ -93,7 +94,17 @@ impl Identity {
 
     fn finished(self, ending: Ending) -> FinishedJob {
         let Self { claim, run, name, dependents } = self;
-        FinishedJob { claim, run, name, dependents, attempt: None, ending, buckets: Vec::new(), is_keyed: false }
+        FinishedJob {
+            claim,
+            run,
+            name,
+            dependents,
+            attempt: None,
+            ending,
+            buckets: Vec::new(),
+            is_keyed: false,
+            has_told: false,
+        }
     }
 }
 
@@ -715,6 +726,7 @@ async fn equip(shared: &Arc<Shared>, job: KnownJob, contents: &InlineContents) -
         reach: Reach::default(),
         limits: bound.limits.clone(),
         media_type: bound.definition.media_type.clone(),
+        log: Log::default(),
         seed: seed(&job)?,
     };
     let stop = match shared.lock_running().get(&job.claim.key()) {

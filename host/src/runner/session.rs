@@ -50,7 +50,8 @@ pub(super) async fn keep_session(shared: Arc<Shared>) {
     }
 }
 
-/// Rescues what dead workers left, returns claims whose answer was lost, and makes the history's next days.
+/// Rescues what dead workers left and returns claims whose answer was lost; every hour it makes the history's next days,
+/// and removes what ended attempts said that a worker of an earlier version rescued.
 pub(super) async fn rescue_others(shared: Arc<Shared>) {
     let mut days_made_at = std::time::SystemTime::now();
     loop {
@@ -63,7 +64,7 @@ pub(super) async fn rescue_others(shared: Arc<Shared>) {
         }
         // By the wall clock: a machine that slept has missed days.
         let due = days_made_at.elapsed().map_or(true, |since| since.as_secs() >= 3_600);
-        if due && shared.store.ensure_history_days().await.is_ok() {
+        if due && shared.store.ensure_history_days().await.is_ok() && shared.store.remove_stray_lines().await.is_ok() {
             days_made_at = std::time::SystemTime::now();
         }
     }

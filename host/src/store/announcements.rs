@@ -9,7 +9,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{Store, StoreError, connection::Transaction, error::Doing as _, runs::Durable};
+use super::{Store, StoreError, connection::Transaction, error::Doing as _, submissions::Durable};
 use crate::limit::{DATABASE_CONNECT_TIMEOUT, LISTENED_IN_SILENCE_MAX};
 
 /// The channel of announcements.

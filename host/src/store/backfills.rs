@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError, column,
     error::Doing as _,
-    runs::{Durable, NewRun, insert_run},
+    submissions::{Durable, NewRun, insert_run},
 };
 use crate::{
     id::{BackfillId, PipelineId, RunId},

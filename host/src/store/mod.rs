@@ -13,6 +13,7 @@ use sqlx::{
 use tokio::time::timeout;
 
 pub mod announcements;
+pub mod attempts;
 pub mod backfills;
 pub mod buckets;
 pub mod commit;
@@ -34,6 +35,7 @@ pub mod quotas;
 pub mod rates;
 pub mod registry;
 pub mod retention;
+pub mod running_logs;
 pub mod runs;
 pub mod schedules;
 pub mod secrets;
@@ -79,6 +81,8 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrations = sqlx::migrate!("../migrations");
     // Its lock is a session's, which a pooler would leave with somebody else.
     migrations.set_locking(false);
+    // What a later version has made since is no error by itself: see `check_floor`.
+    migrations.set_ignore_missing(true);
     migrations
 });
 
@@ -141,6 +145,7 @@ async fn migrate(options: &PgConnectOptions, sessions: Sessions) -> Result<(), S
             .await
             .doing(DOING)?;
         MIGRATIONS.run_direct(None, &mut *transaction, false).await.map_err(not_migrated)?;
+        check_floor(&mut transaction).await?;
         if sessions == Sessions::Shared {
             // Whoever has the session next may use the same names.
             sqlx::raw_sql("deallocate all").execute(&mut *transaction).await.doing(DOING)?;
@@ -153,11 +158,24 @@ async fn migrate(options: &PgConnectOptions, sessions: Sessions) -> Result<(), S
     Ok(())
 }
 
+/// Whether a later version, if one was here, has left what this one needs.
+async fn check_floor(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let needed = sqlx::query_scalar!("select migration from schema_floor")
+        .fetch_one(connection)
+        .await
+        .doing("asking which versions its tables are for")?;
+    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
+    if needed > known {
+        return Err(StoreError::Version(format!(
+            "its tables are for versions of flowstone that know migration {needed}, and this one knows them up to {known}; \
+             use the later version that made them"
+        )));
+    }
+    Ok(())
+}
+
 fn not_migrated(error: MigrateError) -> StoreError {
     match error {
-        MigrateError::VersionMissing(version) => StoreError::Version(format!(
-            "its migration {version} is not known here; a later version of flowstone made it, use that one"
-        )),
         MigrateError::VersionMismatch(version) => StoreError::Version(format!(
             "its migration {version} is not the one of this version; another program or a changed build made it"
         )),

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError,
     error::Doing as _,
-    runs::{Durable, NewRun, insert_run},
+    submissions::{Durable, NewRun, insert_run},
 };
 use crate::{
     id::{RunId, ScheduleId, WorkerId},

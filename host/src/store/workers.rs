@@ -147,14 +147,26 @@ impl LostLease {
     }
 }
 
+/// With what each had said until then, as far as its worker told.
 async fn record_lost_attempts(connection: &mut Connection, lost: &[LostLease]) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into attempt (tenant_id, attempt_id, job_id, number, token, worker_id, verdict, message, charged,
-             engine_id, fuel_used, memory_bytes_peak, output_bytes, started_at, duration_us, log_dropped)
-         select tenant_id, attempt_id, job_id, number, token, worker_id, 'lost', $8, false,
-                '', 0, 0, 0, now() - greatest(held_us, 0) * interval '1 microsecond', held_us, 0
-         from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::uuid[], $6::uuid[], $7::bigint[])
-             as l (tenant_id, attempt_id, job_id, number, token, worker_id, held_us)",
+        "with lost as materialized (
+             select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::uuid[], $6::uuid[], $7::bigint[])
+                 as l (tenant_id, attempt_id, job_id, number, token, worker_id, held_us)),
+         taken as (
+             delete from running_log r using lost l cross join lateral (
+                 select run_id from job where tenant_id = l.tenant_id and job_id = l.job_id offset 0) j
+             where r.tenant_id = l.tenant_id and r.run_id = j.run_id and r.job_id = l.job_id and r.token = l.token
+             returning r.tenant_id, r.job_id, r.first_line, r.lines),
+         said as (
+             select t.tenant_id, t.job_id, jsonb_agg(line order by t.first_line, place) as log
+             from taken t cross join lateral jsonb_array_elements(t.lines) with ordinality as s (line, place)
+             group by t.tenant_id, t.job_id)
+         insert into attempt (tenant_id, attempt_id, job_id, number, token, worker_id, verdict, message, charged,
+             engine_id, fuel_used, memory_bytes_peak, output_bytes, started_at, duration_us, log, log_dropped)
+         select l.tenant_id, attempt_id, l.job_id, number, token, worker_id, 'lost', $8, false,
+                '', 0, 0, 0, now() - greatest(held_us, 0) * interval '1 microsecond', held_us, said.log, 0
+         from lost l left join said on said.tenant_id = l.tenant_id and said.job_id = l.job_id",
         &column(lost, |lost| lost.tenant_id.clone()),
         &column(lost, |_| AttemptId::new().0),
         &column(lost, |lost| lost.job_id),

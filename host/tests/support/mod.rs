@@ -10,7 +10,7 @@ use std::{
 
 use flowstone::{
     blob::{BlobError, BlobStore, Digest},
-    capability::{Reach, context::Context},
+    capability::{Reach, context::Context, log::Log},
     engine::{Attempt, BASELINE, Component, Engine, EngineSettings, Report},
     pipeline::policy::Limits,
 };
@@ -192,6 +192,7 @@ impl Host {
             reach: Reach::default(),
             limits: Limits { fuel: 100_000_000, timeout_ms: 20_000, ..Limits::default() },
             media_type: "text/plain".into(),
+            log: Log::default(),
             seed: [7; 32],
             tenant: "default".into(),
             blobs: self.blobs.clone(),

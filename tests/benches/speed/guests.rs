@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command, sync::Arc};
 
 use flowstone::{
     blob::{BlobStore, Digest},
-    capability::{Reach, context::Context},
+    capability::{Reach, context::Context, log::Log},
     engine::{Attempt, Component, Engine, EngineSettings, Report, Verdict},
     pipeline::policy::Limits,
 };
@@ -49,6 +49,7 @@ impl Guests {
             reach: Reach::default(),
             limits,
             media_type: "application/octet-stream".to_owned(),
+            log: Log::default(),
             seed: [7; 32],
             tenant: "default".to_owned(),
             blobs: self.blobs.clone(),

@@ -33,6 +33,7 @@ use super::{
     permits::{freed_by, wake_next},
     quarantine::forgive,
     quotas::{Used, count_use},
+    running_logs::remove_told_lines,
 };
 use crate::id::{ClaimToken, JobId};
 use ends::{end_followers, end_themselves};
@@ -54,6 +55,8 @@ impl Store {
         let mine: Vec<&FinishedJob> = settled.iter().map(|item| &**item).collect();
 
         insert_attempts(&mut transaction, &mine).await?;
+        let told = mine.iter().filter(|item| item.has_told).map(|item| (&item.claim, item.run));
+        remove_told_lines(&mut transaction, &told.collect::<Vec<_>>()).await?;
         if held.values().any(|lease| lease.are_deaths_noted) {
             // Of an attempt that the host stopped nobody knows what it would have done.
             let completed = mine.iter().filter(|item| item.attempt.as_ref().is_some_and(|a| a.verdict != "cancelled"));

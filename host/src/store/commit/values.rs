@@ -26,6 +26,8 @@ pub struct FinishedJob {
     pub buckets: Vec<BucketEffects>,
     /// Whether its recipe was worked out: then it makes something only while it has the key of it.
     pub is_keyed: bool,
+    /// Whether what its attempt said may have been told while it ran: that goes now.
+    pub has_told: bool,
 }
 
 impl FinishedJob {

@@ -221,6 +221,16 @@ fn waits(ctx: &Context) -> Result<String> {
     wait_for_go(ctx)
 }
 
+/// Says what it does: before it waits, and after that.
+#[asset(requires(counter = files("looks for the word to go on")))]
+fn narrates(ctx: &Context) -> Result<String> {
+    log::info!(attempt = ctx.attempt(), "waiting for the word");
+    println!("on two lines\nas printed");
+    let word = wait_for_go(ctx)?;
+    log::info!(word = word, "going on");
+    Ok(word)
+}
+
 /// Needs what waits.
 #[asset(inputs(waits = "waits"))]
 fn after_waits(ctx: &Context) -> Result<String> {
