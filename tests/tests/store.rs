@@ -743,6 +743,25 @@ async fn what_is_claimed_by_a_worker_that_was_taken_for_dead_is_rescued() {
 }
 
 #[tokio::test]
+async fn ready_jobs_that_no_live_worker_takes_are_counted() {
+    let bench = Bench::new().await;
+    let unserved = async || bench.store.queue_depth().await.unwrap().unserved;
+    bench.submit(&[("a", "none", &[])]).await;
+    assert_eq!(unserved().await, 0);
+    let route = Route { tags: ["gpu".to_owned()].into(), ..Route::default() };
+    bench.submit_to(&route, &[("a", "none", &[]), ("b", "none", &[]), ("c", "none", &[(0, false)])]).await;
+    assert_eq!(unserved().await, 2, "the third waits for its input");
+    let slow = Served { queues: Some(vec!["slow".to_owned()]), tags: vec!["gpu".to_owned()] };
+    bench.store.register_worker(WorkerId::new(), "of another queue", &slow).await.unwrap();
+    assert_eq!(unserved().await, 2);
+    let served = Served { tags: vec!["big".to_owned(), "gpu".to_owned()], ..Served::default() };
+    bench.store.register_worker(WorkerId::new(), "there", &served).await.unwrap();
+    assert_eq!(unserved().await, 0);
+    bench.database.execute("update worker set beat_at = '-infinity' where host = 'there'");
+    assert_eq!(unserved().await, 2);
+}
+
+#[tokio::test]
 async fn what_attempts_say_is_told_once_and_only_of_those_that_run() {
     let bench = Bench::new().await;
     let (run, _) = bench.submit(&[("a", "k=static:p1", &[]), ("a", "k=static:p2", &[])]).await;

@@ -4,8 +4,11 @@
 //! that it may serve everything. A paused queue, or a pool that is full, keeps jobs of served queues waiting too; that is told
 //! elsewhere.
 
-use super::{Store, StoreError, error::Doing as _};
-use crate::{id::RunId, limit::SESSION_EXPIRY};
+use super::{Connection, Store, StoreError, error::Doing as _};
+use crate::{
+    id::RunId,
+    limit::{QUEUE_COUNT_MAX, SESSION_EXPIRY},
+};
 
 /// Jobs of one route that no live worker serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,4 +55,27 @@ impl Store {
         .doing("looking for jobs that no worker serves")?;
         Ok(rows.into_iter().map(|row| UnservedJobs { queue: row.queue, tags: row.tags, jobs: row.jobs }).collect())
     }
+}
+
+/// Ready jobs of all runs that no live worker takes; no more than [`QUEUE_COUNT_MAX`] are counted.
+pub(super) async fn count_unserved_jobs(connection: &mut Connection) -> Result<u64, StoreError> {
+    let jobs = sqlx::query_scalar!(
+        r#"with waiting as materialized (
+               select lane_id, queue, tags from lane l
+               where exists (select from job_ready r where r.lane_id = l.lane_id)),
+           unserved as materialized (
+               select lane_id from waiting l
+               where not exists (select from worker w
+                   where w.beat_at >= now() - make_interval(secs => $1)
+                     and (w.tags is null or (w.queues is null or l.queue = any(w.queues)) and l.tags <@ w.tags)))
+           select count(*) as "jobs!" from (
+               select from unserved u
+               cross join lateral (select from job_ready where lane_id = u.lane_id limit $2) r limit $2) j"#,
+        SESSION_EXPIRY.as_secs_f64(),
+        QUEUE_COUNT_MAX,
+    )
+    .fetch_one(connection)
+    .await
+    .doing("counting jobs that no worker serves")?;
+    Ok(jobs.unsigned_abs())
 }

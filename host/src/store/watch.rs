@@ -4,7 +4,7 @@
 
 use sqlx::Row as _;
 
-use super::{MIGRATIONS, Store, StoreError, error::Doing as _};
+use super::{MIGRATIONS, Store, StoreError, error::Doing as _, unserved::count_unserved_jobs};
 use crate::limit::{QUEUE_COUNT_MAX, WATCH_STATEMENT_TIMEOUT};
 
 /// How much waits, and how long.
@@ -26,6 +26,8 @@ pub struct QueueDepth {
     pub limited: Depth,
     /// How long the oldest ready job has been ready; 0 when there is none.
     pub oldest_ready_seconds: f64,
+    /// Of the ready jobs, how many no live worker takes; no more than [`QUEUE_COUNT_MAX`] are counted.
+    pub unserved: u64,
 }
 
 /// A number of jobs.
@@ -85,6 +87,7 @@ impl Store {
         .fetch_one(&mut *transaction)
         .await
         .doing("looking at the queue")?;
+        let unserved = count_unserved_jobs(&mut transaction).await?;
         transaction.commit().await.doing("looking at the queue")?;
         let depth = |counted: i64, estimated: i64| Depth {
             jobs: if counted < QUEUE_COUNT_MAX { counted } else { counted.max(estimated) }.unsigned_abs(),
@@ -99,6 +102,7 @@ impl Store {
             joined: depth(row.joined, row.joined_estimated),
             limited: depth(row.limited, row.limited_estimated),
             oldest_ready_seconds: row.oldest_ready_seconds.max(0.0),
+            unserved,
         })
     }
 

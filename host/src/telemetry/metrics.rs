@@ -160,6 +160,11 @@ fn register_queue(registry: &mut Registry, queue: &QueueDepth) {
         "How long the oldest ready job has been ready; 0 when there is none",
         ConstGauge::new(queue.oldest_ready_seconds),
     );
+    registry.register(
+        "queue_unserved_jobs",
+        "Ready jobs that no live worker takes, for their queue or their tags; 10000 at most",
+        ConstGauge::new(queue.unserved),
+    );
 }
 
 fn set(states: &States, label: &'static str, value: &'static str, number: i64) {
