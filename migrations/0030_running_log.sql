@@ -12,5 +12,7 @@ create table running_log (
     -- As in attempt.log.
     lines      jsonb       not null,
     primary key (tenant_id, run_id, job_id, token, first_line),
-    constraint running_log_counts_from_0 check (first_line >= 0)
+    constraint running_log_counts_from_0 check (first_line >= 0),
+    -- A rescue joins them as texts.
+    constraint running_log_is_lines check (jsonb_typeof(lines) = 'array' and lines <> '[]')
 );

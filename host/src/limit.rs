@@ -793,13 +793,12 @@ pub const JOB_LINES_MAX: usize = 200;
 /// Failures and retries that a run tells of one by one; further ones are counted.
 pub const TROUBLE_LINES_MAX: usize = 100;
 /// How long an attempt has run before what it says is told while it goes on, and how often it is told after: each time is
-/// a row for an attempt that said something.
+/// a row for an attempt that said something, and one transaction of its process.
 pub const LOG_TELL_POLL: Duration = Duration::from_secs(1);
 /// Bytes of log that one statement tells, about.
 pub const LOG_TELL_BYTES_MAX: usize = 4 << 20;
-/// Jobs, or parts of what running attempts have said, whose logs `logs` reads with one statement: each may have a log of
-/// its own limit.
-pub const LOGS_READ_AT_ONCE: usize = 100;
+/// Jobs or attempts whose logs one statement reads, or writes of lost ones: each may have a log of its own limit.
+pub const LOGS_AT_ONCE: usize = 100;
 /// How often a run is looked up to see whether it is over: what its own worker tells is only for display.
 pub const RUN_POLL: Duration = Duration::from_millis(200);
 /// How often a run without a terminal tells how far it is.

@@ -202,17 +202,16 @@ async fn finding_4_an_output_that_cannot_be_stored_is_not_recorded() {
     let mut faulty = Faulty::new().await;
     let (_database, pool) = faulty.use_new_database().await;
     let digest = Digest::of(&large_output()).to_string();
-    let tenant = faulty.scenario.flowstone.state_dir().join("blobs/default");
-    fs::create_dir_all(&tenant).unwrap();
-    // A file where the blob's folder should be: not even root can write there.
-    let in_the_way = tenant.join(&digest[..2]);
-    fs::write(&in_the_way, "").unwrap();
+    let blobs = faulty.scenario.flowstone.state_dir().join("blobs/default");
+    // A folder where the blob should be: not even root can put a file in its place.
+    let in_the_way = blobs.join(&digest[..2]).join(&digest);
+    fs::create_dir_all(&in_the_way).unwrap();
     let mut running = faulty.start();
     let trouble = running.event("trouble");
     assert!(trouble["message"].as_str().unwrap().contains("cannot write a blob"), "{trouble}");
     faulty.assert_sound(&pool).await;
     assert_eq!(made(&pool).await.get("large"), None);
-    fs::remove_file(&in_the_way).unwrap();
+    fs::remove_dir(&in_the_way).unwrap();
     running.wait().expect_status(0);
     let odd = odd_verdicts(&pool).await;
     assert!(!odd.is_empty() && odd.iter().all(|verdict| verdict == "large lost"), "never charged: {odd:?}");

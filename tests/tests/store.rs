@@ -818,10 +818,12 @@ async fn a_lease_that_is_being_ended_keeps_no_other_attempt_from_telling() {
         .iter()
         .map(|claim| NewLines { claim: claim.clone(), run, first_line: 0, lines: json!(["one"]) })
         .collect();
-    bench.store.add_running_lines(&told).await.unwrap();
+    let added = bench.store.add_running_lines(&told).await.unwrap();
+    assert_eq!(added, [claims[1].key()]);
     ending.commit().await.unwrap();
     let telling = bench.store.list_telling_attempts(TENANT, run, None, None).await.unwrap();
     assert_eq!(telling.iter().map(|attempt| attempt.job).collect::<Vec<_>>(), [claims[1].job]);
+    assert_eq!(bench.count("running_log").await, 1, "of the lease that has gone nothing is left");
 }
 
 #[tokio::test]

@@ -180,6 +180,28 @@ async fn a_process_starts_beside_a_later_version_that_has_only_added_to_the_tabl
     assert_sound(&violations(&database.pool().await, &scenario.flowstone.state_dir().join("blobs")).await);
 }
 
+/// The migration that made the floor.
+const FLOOR: i64 = 31;
+
+/// Whether a migration takes something away that statements name.
+fn takes_away(migration: &str) -> bool {
+    ["drop table", "drop column", "drop function", "rename to", "rename column", "set not null"]
+        .iter()
+        .any(|change| migration.contains(change))
+}
+
+#[test]
+fn a_migration_that_takes_something_away_raises_the_floor() {
+    assert!(takes_away("alter table job drop column forced;") && !takes_away("drop index job_by_run;"));
+    for migration in std::fs::read_dir(root().join("migrations")).unwrap() {
+        let path = migration.unwrap().path();
+        let number: i64 = path.file_name().unwrap().to_str().unwrap()[..4].parse().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap().to_lowercase();
+        let raises = text.contains("update schema_floor");
+        assert!(number <= FLOOR || !takes_away(&text) || raises, "{} leaves the floor as it is", path.display());
+    }
+}
+
 /// As a worker of the last version leaves it: it claims, and ends the job without knowing of keys that jobs hold.
 #[tokio::test]
 async fn a_key_that_a_worker_of_the_last_version_left_behind_keeps_nobody_waiting() {

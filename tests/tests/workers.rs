@@ -237,21 +237,27 @@ async fn what_an_attempt_says_is_seen_while_it_runs_and_no_line_twice() {
     }
     let now = flowstone.run(["logs", &run]).expect_status(0).stdout;
     assert_eq!(now, format!("narrates  attempt 1  running\n{}\n", BEFORE.join("\n")));
-    let told: Value = serde_json::from_str(&as_json.line()).unwrap();
-    assert_eq!((&told["verdict"], &told["first_line"], &told["attempt"]), (&Value::Null, &0.into(), &1.into()));
-    assert_eq!(told["log"].as_array().unwrap().len(), 3);
-    scenario.go("on");
+    scenario.go("first");
+    // Without its name again: nobody else has said anything.
+    assert_eq!(following.line(), "  info   going on  word=first\n");
+    let told = [as_json.line(), as_json.line()].map(|line| serde_json::from_str::<Value>(&line).unwrap());
+    let place = |told: &Value| (told["first_line"].as_u64(), told["log"].as_array().map(Vec::len));
+    assert_eq!(told.each_ref().map(place), [(Some(0), Some(3)), (Some(3), Some(1))]);
+    assert_eq!((&told[0]["verdict"], &told[0]["attempt"]), (&Value::Null, &1.into()));
+    scenario.go("second");
     let rest = following.wait().expect_status(0).stdout;
     let record = rest.find("narrates  attempt 1  succeeded\n").expect("it ends with its record");
     assert!(rest[record..].contains("fuel"), "{rest}");
-    for line in ["narrates  attempt 1  running"].into_iter().chain(BEFORE).chain(["  info   going on  word=on"]) {
+    let after = ["  info   going on  word=first", "  info   done  word=second"];
+    for line in ["narrates  attempt 1  running"].into_iter().chain(BEFORE).chain(after) {
         assert_eq!(rest.lines().filter(|shown| *shown == line).count(), 1, "{line}: {rest}");
     }
     let rest = as_json.wait().expect_status(0);
     let ended = events(&rest).pop().unwrap();
-    assert_eq!((&ended["verdict"], ended["log"].as_array().unwrap().len()), (&"succeeded".into(), 4));
+    assert_eq!((&ended["verdict"], ended["log"].as_array().unwrap().len()), (&"succeeded".into(), 5));
+    assert_eq!(ended["job"], told[0]["job"]);
     let whole = flowstone.run(["logs", &run]).expect_status(0).stdout;
-    assert!(BEFORE.iter().all(|line| whole.contains(line)) && whole.contains("going on"), "{whole}");
+    assert!(BEFORE.iter().chain(&after).all(|line| whole.contains(line)), "{whole}");
     assert_eq!(flowstone.database().ask("select count(*)::text from running_log"), ["0"]);
     drop(worker);
     assert_all_sound(flowstone).await;
@@ -263,19 +269,25 @@ async fn what_an_attempt_said_is_in_its_record_when_its_worker_dies() {
     let flowstone = &scenario.flowstone;
     let run = detach(&scenario, &["narrates"]);
     let worker = work(flowstone);
-    let told = || flowstone.database().ask("select jsonb_array_length(lines)::text from running_log") == ["3"];
-    wait_until("it is told what was said", told);
+    let told = |lines: &str| {
+        flowstone.database().ask("select coalesce(sum(jsonb_array_length(lines)), 0)::text from running_log") == [lines]
+    };
+    wait_until("it is told what was said first", || told("3"));
+    scenario.go("first");
+    wait_until("it is told what was said then", || told("4"));
     worker.kill();
     // As time would: the session has expired.
     flowstone.database().ask("update worker set beat_at = '-infinity' returning pid::text");
-    scenario.go("on");
     let worker = work(flowstone);
+    wait_until("the job is another's, and it says the same", || told("4"));
+    scenario.go("second");
     flowstone.run(["watch", &run]).expect_status(0);
     let logs = flowstone.run(["logs", &run]).expect_status(0).stdout;
     let (lost, second) = logs.split_once("\n\n").expect("two attempts");
     assert!(lost.starts_with("narrates  attempt 1  lost, not charged\n"), "{logs}");
-    assert_eq!(lost.lines().skip_while(|line| !line.contains("waiting")).collect::<Vec<_>>(), BEFORE);
-    assert!(second.starts_with("narrates  attempt 1  succeeded\n") && second.contains("going on"), "{logs}");
+    let said: Vec<&str> = lost.lines().skip_while(|line| !line.contains("waiting")).collect();
+    assert_eq!(said, [&BEFORE[..], &["  info   going on  word=first"]].concat());
+    assert!(second.starts_with("narrates  attempt 1  succeeded\n") && second.contains("done  word=second"), "{logs}");
     assert_eq!(flowstone.database().ask("select count(*)::text from running_log"), ["0"]);
     drop(worker);
     assert_all_sound(flowstone).await;

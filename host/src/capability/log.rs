@@ -3,7 +3,10 @@
 //! Lines are kept in memory up to the asset's log limit and stored with the attempt; after the first that does not
 //! fit, all are counted and dropped. What is kept cannot steer a terminal.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use wasmtime_wasi::{
@@ -63,11 +66,12 @@ pub enum Level {
 impl Line {
     /// About how many it takes where it is stored.
     pub fn bytes(&self) -> usize {
-        LINE_BYTES + self.message.len() + LINE_BYTES * self.fields.len()
+        let fields = self.fields.iter().map(|field| LINE_BYTES + field.name.len() + field.value.len());
+        LINE_BYTES + self.message.len() + fields.sum::<usize>()
     }
 }
 
-/// What a line takes beside its message, and a field of it: names of JSON, and a short value.
+/// What a line takes beside its message, and a field beside its name and value: the names and marks of JSON.
 const LINE_BYTES: usize = 64;
 
 impl Level {
@@ -92,6 +96,7 @@ struct Kept {
     lines: Lines,
     bytes_left: u64,
     masks: Masks,
+    opened_at: Option<Instant>,
 }
 
 impl Log {
@@ -107,6 +112,12 @@ impl Log {
         let mut kept = self.kept();
         kept.bytes_left = bytes_max;
         kept.masks = masks;
+        kept.opened_at = Some(Instant::now());
+    }
+
+    /// Whether it was opened so long ago, or longer.
+    pub fn is_open_since(&self, wait: Duration) -> bool {
+        self.kept().opened_at.is_some_and(|opened_at| opened_at.elapsed() >= wait)
     }
 
     /// Lines after the first so many: at least the next one if it is there, and of more about this many bytes.
@@ -158,16 +169,19 @@ impl Kept {
 
 impl log::Host for Log {
     fn write(&mut self, level: log::Level, message: String, fields: Vec<types::Field>) -> wasmtime::Result<()> {
-        let mut kept = self.kept();
-        if kept.is_full() {
-            kept.lines.dropped += 1;
-            return Ok(());
-        }
-        // Before anything is cut: half a secret is one too.
-        let masks = kept.masks.clone();
+        let masks = {
+            let mut kept = self.kept();
+            if kept.is_full() {
+                kept.lines.dropped += 1;
+                return Ok(());
+            }
+            kept.masks.clone()
+        };
+        // Before anything is cut: half a secret is one too. And apart from the lock: a message may be long.
         let message = masks.apply(&message);
         // Fields belong to the write: its first line has them.
         let mut fields = fields.iter().take(FIELDS_MAX).map(|field| neutral_field(field, &masks)).collect();
+        let mut kept = self.kept();
         for line in message.split('\n') {
             kept.push(level.into(), line, std::mem::take(&mut fields));
             if kept.is_full() {

@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt::Write as _,
+    time::Instant,
 };
 
 use anyhow::bail;
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     id::{AttemptId, ClaimToken, JobId, RunId},
-    limit::{LIST_ROWS_MAX, LOGS_READ_AT_ONCE, RUN_POLL},
+    limit::{LIST_ROWS_MAX, LOG_TELL_POLL, LOGS_AT_ONCE, RUN_POLL},
     pipeline::{asset::Field, diagnostic::did_you_mean},
     store::{Store, StoreError, attempts::AttemptLog, running_logs::TellingAttempt, runs::JobRecord},
 };
@@ -39,22 +40,29 @@ pub(super) async fn run(session: &Session, args: &Logs) -> anyhow::Result<Exit> 
     }
     let (asset, key) = (args.asset.as_deref(), partition_key.as_deref());
     // Looked at first: what ends between the two is among those that have ended.
-    let mut running = list_running(store, tenant, run.id, asset, key, &Shown::default()).await?;
+    let mut telling = store.list_telling_attempts(tenant, run.id, asset, key).await?;
     let attempts = store.list_attempts(tenant, run.id, asset, key, LIST_ROWS_MAX).await?;
     let ended: HashSet<_> = attempts.iter().map(|attempt| (attempt.job, attempt.token)).collect();
-    running.retain(|said| !ended.contains(&said.attempt.key()));
-    if args.json {
-        let attempts = attempts.iter().map(attempt_json).chain(running.iter().map(running_json));
-        print::json(&attempts.collect::<Vec<Value>>())?;
-    } else {
-        // One attempt at a time: a thousand logs of a megabyte are not one text.
-        let texts = attempts.iter().map(|attempt| render(attempt, 0)).chain(running.iter().map(render_running));
-        for (i, text) in texts.enumerate() {
-            let gap = if i > 0 { "\n" } else { "" };
-            print::text(&format!("{gap}{text}"))?;
+    telling.retain(|attempt| !ended.contains(&attempt.key()));
+    let mut listing = Listing { json: args.json.then(Vec::new), shown: 0 };
+    for attempt in &attempts {
+        listing.show(|| attempt_json(attempt), || render(attempt, 0))?;
+    }
+    let unshown: Vec<_> = telling.into_iter().map(|attempt| (attempt, 0)).collect();
+    for some in unshown.chunks(LOGS_AT_ONCE) {
+        let mut over: HashSet<_> = some.iter().map(|(attempt, _)| attempt.key()).collect();
+        for said in read_said(store, tenant, run.id, some).await? {
+            over.remove(&said.attempt.key());
+            listing.show(|| running_json(&said), || render_running(&said))?;
+        }
+        // Those that have ended meanwhile.
+        let jobs: Vec<JobId> = over.iter().map(|(job, _)| *job).collect();
+        let ended = store.list_attempts_of(tenant, &jobs).await?;
+        for attempt in ended.iter().filter(|attempt| over.contains(&(attempt.job, attempt.token))) {
+            listing.show(|| attempt_json(attempt), || render(attempt, 0))?;
         }
     }
-    if attempts.is_empty() && running.is_empty() {
+    if listing.finish()? == 0 {
         session.talk.say(format!("nothing was attempted; `flowstone status {}` tells what became of the jobs", run.id));
     } else if attempts.len() as i64 == LIST_ROWS_MAX {
         session
@@ -64,46 +72,66 @@ pub(super) async fn run(session: &Session, args: &Logs) -> anyhow::Result<Exit> 
     Ok(Exit::Succeeded)
 }
 
+/// Attempts as they are listed: as one JSON array, or one text after the other, because a thousand logs of a megabyte are
+/// not one text.
+struct Listing {
+    json: Option<Vec<Value>>,
+    shown: usize,
+}
+
+impl Listing {
+    fn show(&mut self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        let gap = if self.shown > 0 { "\n" } else { "" };
+        self.shown += 1;
+        match &mut self.json {
+            Some(values) => values.push(json()),
+            None => print::text(&format!("{gap}{}", text()))?,
+        }
+        Ok(())
+    }
+
+    /// Returns how many there were.
+    fn finish(self) -> anyhow::Result<usize> {
+        if let Some(values) = &self.json {
+            print::json(values)?;
+        }
+        Ok(self.shown)
+    }
+}
+
 /// What a running attempt has said, or what is new of it.
-struct Said {
-    attempt: TellingAttempt,
+struct Said<'a> {
+    attempt: &'a TellingAttempt,
     /// How many lines came before.
     first_line: usize,
     lines: Vec<Value>,
-    /// How many come before what it says next.
-    through: usize,
 }
 
-/// What is new of each running attempt.
-async fn list_running(
+/// What is new of these attempts, of each of which so many lines are known; nothing of one that has ended meanwhile.
+async fn read_said<'a>(
     store: &Store,
     tenant: &str,
     run: RunId,
-    asset: Option<&str>,
-    partition_key: Option<&str>,
-    shown: &Shown,
-) -> Result<Vec<Said>, StoreError> {
-    let mut said: Vec<Said> = Vec::new();
-    for attempt in store.list_telling_attempts(tenant, run, asset, partition_key).await? {
-        let first_line = shown.lines.get(&attempt.key()).copied().unwrap_or_default();
-        if attempt.last_line as usize >= first_line {
-            said.push(Said { attempt, first_line, lines: Vec::new(), through: first_line });
-        }
-    }
-    for some in said.chunks_mut(LOGS_READ_AT_ONCE) {
-        let after: Vec<_> = some.iter().map(|said| (said.attempt.key(), said.first_line as i32)).collect();
-        let mut told = store.read_told_lines(tenant, run, &after).await?.into_iter().peekable();
-        for said in some {
-            while let Some(told) = told.next_if(|told| told.attempt == said.attempt.key()) {
-                if let Value::Array(lines) = told.lines {
-                    said.through = told.first_line as usize + lines.len();
-                    said.lines.extend(lines);
-                }
+    attempts: &'a [(TellingAttempt, usize)],
+) -> Result<Vec<Said<'a>>, StoreError> {
+    let after: Vec<_> = attempts.iter().map(|(attempt, known)| (attempt.key(), *known as i32)).collect();
+    let mut told = store.read_told_lines(tenant, run, &after).await?.into_iter().peekable();
+    let mut all = Vec::new();
+    for (attempt, known) in attempts {
+        let mut said = Said { attempt, first_line: *known, lines: Vec::new() };
+        while let Some(told) = told.next_if(|told| told.attempt == attempt.key()) {
+            // After a gap its record tells the rest: lines may have been refused, or told when they could not be added.
+            if let Value::Array(lines) = told.lines
+                && told.first_line as usize == known + said.lines.len()
+            {
+                said.lines.extend(lines);
             }
         }
+        if !said.lines.is_empty() {
+            all.push(said);
+        }
     }
-    said.retain(|said| !said.lines.is_empty());
-    Ok(said)
+    Ok(all)
 }
 
 /// Shows what attempts say while they run, and each when it has ended, those that were there before first, until the run
@@ -115,18 +143,25 @@ async fn follow(session: &Session, args: &Logs, run: RunId, partition_key: Optio
             && partition_key.is_none_or(|key| key == job.partition_key)
     };
     let mut shown = Shown::default();
+    let mut looked_at: Option<Instant> = None;
     loop {
         // Looked at first: what ends between the two is among the jobs that are read.
         let Some(record) = store.find_run(tenant, run).await? else { bail!("run {run} has disappeared") };
         // Before the ends: what has ended is no longer here.
-        for said in list_running(store, tenant, run, args.asset.as_deref(), partition_key, &shown).await? {
-            print_said(args, &mut shown, &said)?;
+        if looked_at.is_none_or(|looked_at| looked_at.elapsed() >= LOG_TELL_POLL) {
+            looked_at = Some(Instant::now());
+            let telling = store.list_telling_attempts(tenant, run, args.asset.as_deref(), partition_key).await?;
+            for some in shown.untold(telling).chunks(LOGS_AT_ONCE) {
+                for said in read_said(store, tenant, run, some).await? {
+                    print_said(args, &mut shown, &said)?;
+                }
+            }
         }
         let mut after = shown.ended_through;
         loop {
             let page = store.list_jobs(tenant, run, after, LIST_ROWS_MAX).await?;
             let more = shown.take_grown(page.iter().filter(|job| wanted(job)));
-            for jobs in more.chunks(LOGS_READ_AT_ONCE) {
+            for jobs in more.chunks(LOGS_AT_ONCE) {
                 for attempt in store.list_attempts_of(tenant, jobs).await? {
                     if shown.attempts.insert(attempt.id) {
                         print_ended(args, &mut shown, &attempt)?;
@@ -157,9 +192,9 @@ fn print_ended(args: &Logs, shown: &mut Shown, attempt: &AttemptLog) -> anyhow::
 }
 
 /// What an attempt has said since: under its name, unless that is what was shown last.
-fn print_said(args: &Logs, shown: &mut Shown, said: &Said) -> anyhow::Result<()> {
+fn print_said(args: &Logs, shown: &mut Shown, said: &Said<'_>) -> anyhow::Result<()> {
     let attempt = said.attempt.key();
-    shown.lines.insert(attempt, said.through);
+    shown.lines.insert(attempt, said.first_line + said.lines.len());
     if args.json {
         return print::json_line(&running_json(said));
     }
@@ -185,6 +220,14 @@ struct Shown {
 }
 
 impl Shown {
+    /// Those that have told more than was shown, with how much that is.
+    fn untold(&self, telling: Vec<TellingAttempt>) -> Vec<(TellingAttempt, usize)> {
+        let known = |attempt: &TellingAttempt| self.lines.get(&attempt.key()).copied().unwrap_or_default();
+        let pairs = telling.into_iter().map(|attempt| (known(&attempt), attempt));
+        let new = pairs.filter(|(known, attempt)| attempt.last_line as usize >= *known);
+        new.map(|(known, attempt)| (attempt, known)).collect()
+    }
+
     /// The jobs that have more attempts than when they were looked at last.
     fn take_grown<'a>(&mut self, jobs: impl Iterator<Item = &'a JobRecord>) -> Vec<JobId> {
         let mut grown = Vec::new();
@@ -304,7 +347,7 @@ fn render(attempt: &AttemptLog, lines_shown: usize) -> String {
     text
 }
 
-fn render_running(said: &Said) -> String {
+fn render_running(said: &Said<'_>) -> String {
     let name = job(&said.attempt.asset, &said.attempt.partition_key);
     format!("{}  attempt {}  running\n{}", one_line(&name), said.attempt.number, render_lines(&said.lines))
 }
@@ -322,9 +365,10 @@ fn render_lines(lines: &[Value]) -> String {
 }
 
 /// An attempt that still runs: no verdict, and what it has said so far or, when it is followed, since.
-fn running_json(said: &Said) -> Value {
+fn running_json(said: &Said<'_>) -> Value {
     let label = partition(&said.attempt.partition_key);
     json!({
+        "job": said.attempt.job,
         "asset": said.attempt.asset,
         "partition": (!label.is_empty()).then_some(label),
         "partition_key": said.attempt.partition_key,
@@ -339,6 +383,7 @@ fn running_json(said: &Said) -> Value {
 fn attempt_json(attempt: &AttemptLog) -> Value {
     let label = partition(&attempt.partition_key);
     json!({
+        "job": attempt.job,
         "asset": attempt.asset,
         "partition": (!label.is_empty()).then_some(label),
         "partition_key": attempt.partition_key,
@@ -432,7 +477,7 @@ mod tests {
             last_line: 0,
         };
         let lines = ended.log.unwrap().as_array().unwrap().clone();
-        let said = Said { attempt, first_line: 3, lines, through: 6 };
+        let said = Said { attempt: &attempt, first_line: 3, lines };
         insta::assert_snapshot!(render_running(&said), @r"
         monthly[2012-01]  attempt 2  running
           info   three rows  rows=3

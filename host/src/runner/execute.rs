@@ -11,13 +11,12 @@ use super::{
     prepare::{KnownJob, Obstacle, Prepared, Source, lost_input, stopped_by, take_fingerprints},
     resources::open_reach,
     retry::{Fault, host_fault_wait_ms, next_wait_ms},
-    telling::Telling,
     vital,
 };
 use crate::{
     blob::Content,
     capability::{Reach, files::Change, log::Line},
-    engine::{Attempt, Report, Retry, Verdict, caught},
+    engine::{Report, Retry, Verdict, caught},
     id::{AttemptId, MaterializationId},
     limit::SOURCE_CHANGES_MAX,
     pipeline::recipe::version_digest,
@@ -69,7 +68,7 @@ async fn execute(shared: &Arc<Shared>, guests: &Handle, prepared: Prepared) -> F
     }
     let Prepared { job, mut attempt, stop } = prepared;
     attempt.reach.is_timed = shared.is_traced();
-    let begun = begin(shared, &job, &attempt);
+    let begun = begin(shared, &job);
     let report = Box::pin(shared.engine.run(attempt, stop)).await;
     shared.measure(begun.elapsed());
     let again = lost_of(&job, &report);
@@ -87,7 +86,7 @@ async fn execute_reaching(shared: &Arc<Shared>, guests: &Handle, prepared: Prepa
         Ok(reach) => attempt.reach = Reach { is_timed: shared.is_traced(), ..reach },
         Err(obstacle) => return stopped_by(shared, job.identity(), obstacle),
     }
-    let (begun, engine) = (begin(shared, &job, &attempt), shared.engine.clone());
+    let (begun, engine) = (begin(shared, &job), shared.engine.clone());
     let report = match guests.spawn(Box::pin(async move { engine.run(attempt, stop).await })).await {
         Ok(report) => report,
         Err(panic) => {
@@ -104,13 +103,9 @@ async fn execute_reaching(shared: &Arc<Shared>, guests: &Handle, prepared: Prepa
     apply(shared, conclude(shared, job, report, again, begun), uncommitted, fence).await
 }
 
-fn begin(shared: &Shared, job: &KnownJob, attempt: &Attempt) -> Instant {
+fn begin(shared: &Shared, job: &KnownJob) -> Instant {
     shared.tell(Event::Started { run: job.run, job: job.claim.job });
-    let begun = Instant::now();
-    if let Some(running) = shared.lock_running().get_mut(&job.claim.key()) {
-        running.telling = Some(Telling::new(&job.claim, job.run, attempt.log.clone(), begun));
-    }
-    begun
+    Instant::now()
 }
 
 /// The end of a job that cannot read what it needs: other attempts would find the same.

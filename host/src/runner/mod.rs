@@ -224,7 +224,7 @@ struct Running {
     cancelled: bool,
     /// The room that what it reads takes, once it is loaded.
     room: Option<OwnedSemaphorePermit>,
-    /// What its attempt says, once it runs.
+    /// What its attempt says, once it is prepared.
     telling: Option<telling::Telling>,
 }
 

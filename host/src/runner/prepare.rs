@@ -17,6 +17,7 @@ use super::{
     Event, Shared, limits, publish,
     resources::{Resources, open_directory, parse_resources},
     retry::host_fault_wait_ms,
+    telling::Telling,
 };
 use crate::{
     blob::{BlobError, Content, Digest},
@@ -729,8 +730,11 @@ async fn equip(shared: &Arc<Shared>, job: KnownJob, contents: &InlineContents) -
         log: Log::default(),
         seed: seed(&job)?,
     };
-    let stop = match shared.lock_running().get(&job.claim.key()) {
-        Some(running) => running.stop.clone(),
+    let stop = match shared.lock_running().get_mut(&job.claim.key()) {
+        Some(running) => {
+            running.telling = Some(Telling::new(&job.claim, job.run, attempt.log.clone()));
+            running.stop.clone()
+        }
         None => CancellationToken::new(),
     };
     Ok(Prepared { job, attempt, stop })

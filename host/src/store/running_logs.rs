@@ -1,7 +1,7 @@
 //! What attempts that still run have said so far.
 //!
-//! The worker adds it as it comes, for whoever follows the run, and the attempt's record takes its place: with the commit,
-//! which has the whole log, or, when the worker dies, with what was told until then.
+//! The worker adds it as it comes, for whoever follows the run, and the job's commit takes it out: the attempt's record, if it
+//! has one, has the whole log. When the worker dies, what was told until then goes into the record of the lost attempt.
 
 use serde_json::Value;
 
@@ -19,6 +19,13 @@ pub struct NewLines {
     pub first_line: usize,
     /// A JSON array of lines.
     pub lines: Value,
+}
+
+impl NewLines {
+    /// How many lines came before those that are still to come.
+    pub fn through(&self) -> usize {
+        self.first_line + self.lines.as_array().map_or(0, Vec::len)
+    }
 }
 
 /// An attempt that runs and has told something.
@@ -59,14 +66,14 @@ pub struct ToldLines {
 }
 
 impl Store {
-    /// Adds what attempts have said since; of those whose lease is gone, or about to be, nothing. The same lines again
-    /// change nothing.
+    /// Adds what attempts have said since; of those whose lease is gone, or about to be, nothing. Returns whose lines were
+    /// added. Lines that an earlier try added, whose answer was lost, are replaced by what there is of them now.
     ///
     /// The leases are held until the lines are there, so that whoever ends one finds them; one that is being ended is
-    /// passed over, so that this never waits with others in hand.
-    pub async fn add_running_lines(&self, told: &[NewLines]) -> Result<(), StoreError> {
-        sqlx::query!(
-            "with told as materialized (
+    /// passed over, so that no other end waits for this.
+    pub async fn add_running_lines(&self, told: &[NewLines]) -> Result<Vec<(JobId, ClaimToken)>, StoreError> {
+        let added = sqlx::query!(
+            r#"with told as materialized (
                  select * from unnest((select $1::text[]), $2::uuid[], $3::uuid[], $4::uuid[], $5::int[], $6::jsonb[])
                      as t (tenant_id, run_id, job_id, token, first_line, lines)),
              held as materialized (
@@ -75,7 +82,8 @@ impl Store {
                          and l.token = t.token for key share skip locked) l)
              insert into running_log (tenant_id, run_id, job_id, token, first_line, lines)
              select tenant_id, run_id, job_id, token, first_line, lines from held
-             on conflict do nothing",
+             on conflict (tenant_id, run_id, job_id, token, first_line) do update set lines = excluded.lines
+             returning job_id, token"#,
             &column(told, |new| &*new.claim.tenant) as &[&str],
             &column(told, |new| new.run.0),
             &column(told, |new| new.claim.job.0),
@@ -83,10 +91,10 @@ impl Store {
             &column(told, |new| new.first_line as i32),
             &column(told, |new| &new.lines) as &[&Value],
         )
-        .execute(&self.pool)
+        .fetch_all(&self.pool)
         .await
         .doing("telling what attempts say")?;
-        Ok(())
+        Ok(added.into_iter().map(|row| (JobId(row.job_id), ClaimToken(row.token))).collect())
     }
 
     /// The running attempts of a run that have told something, of one asset and partition or of all. However much each
@@ -113,7 +121,9 @@ impl Store {
                    where tenant_id = $1 and job_id = l.job_id offset 0) j
                join asset_version v on v.tenant_id = $1 and v.asset_version_id = j.asset_version_id
                join asset a on a.tenant_id = $1 and a.asset_id = v.asset_id
-               where l.tenant_id = $1 and ($3::text is null or a.name = $3) and ($4::text is null or j.partition_key = $4)
+               where l.tenant_id = $1
+                 and (select exists (select from running_log where tenant_id = $1 and run_id = $2))
+                 and ($3::text is null or a.name = $3) and ($4::text is null or j.partition_key = $4)
                order by l.claimed_at, l.job_id"#,
             tenant,
             run.0,
@@ -172,7 +182,7 @@ impl Store {
     }
 }
 
-/// Removes what these attempts have told, whose record has it.
+/// Removes what these attempts have told.
 pub(super) async fn remove_told_lines(
     connection: &mut Connection,
     attempts: &[(&Claim, RunId)],

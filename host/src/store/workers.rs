@@ -11,7 +11,7 @@ use super::{
 use crate::{
     blob::Digest,
     id::{AttemptId, JobId, WorkerId},
-    limit::{HOST_FAULT_WAIT_BASE, HOST_FAULT_WAIT_MAX, RESCUE_JOBS_MAX, SESSION_EXPIRY},
+    limit::{HOST_FAULT_WAIT_BASE, HOST_FAULT_WAIT_MAX, LOGS_AT_ONCE, RESCUE_JOBS_MAX, SESSION_EXPIRY},
 };
 
 /// What became of the jobs of dead workers.
@@ -105,7 +105,9 @@ impl Store {
         let died: Vec<LostJob> = lost.iter().map(LostLease::death).collect();
         let quarantined = note_deaths(&mut transaction, &died).await?;
         if !lost.is_empty() {
-            record_lost_attempts(&mut transaction, &lost).await?;
+            for some in lost.chunks(LOGS_AT_ONCE) {
+                record_lost_attempts(&mut transaction, some).await?;
+            }
             put_back(&mut transaction, &lost).await?;
         }
         // Not those that another rescue holds: it may be waiting for this one.
@@ -159,9 +161,9 @@ async fn record_lost_attempts(connection: &mut Connection, lost: &[LostLease]) -
              where r.tenant_id = l.tenant_id and r.run_id = j.run_id and r.job_id = l.job_id and r.token = l.token
              returning r.tenant_id, r.job_id, r.first_line, r.lines),
          said as (
-             select t.tenant_id, t.job_id, jsonb_agg(line order by t.first_line, place) as log
-             from taken t cross join lateral jsonb_array_elements(t.lines) with ordinality as s (line, place)
-             group by t.tenant_id, t.job_id)
+             select tenant_id, job_id, ('[' || string_agg(substr(lines::text, 2, length(lines::text) - 2), ', '
+                 order by first_line) || ']')::jsonb as log
+             from taken group by tenant_id, job_id)
          insert into attempt (tenant_id, attempt_id, job_id, number, token, worker_id, verdict, message, charged,
              engine_id, fuel_used, memory_bytes_peak, output_bytes, started_at, duration_us, log, log_dropped)
          select l.tenant_id, attempt_id, l.job_id, number, token, worker_id, 'lost', $8, false,

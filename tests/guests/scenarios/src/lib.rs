@@ -221,14 +221,20 @@ fn waits(ctx: &Context) -> Result<String> {
     wait_for_go(ctx)
 }
 
-/// Says what it does: before it waits, and after that.
+/// Says what it does: before it waits for a word, before it waits for another, and after that.
 #[asset(requires(counter = files("looks for the word to go on")))]
 fn narrates(ctx: &Context) -> Result<String> {
     log::info!(attempt = ctx.attempt(), "waiting for the word");
     println!("on two lines\nas printed");
-    let word = wait_for_go(ctx)?;
-    log::info!(word = word, "going on");
-    Ok(word)
+    let first = wait_for_go(ctx)?;
+    log::info!(word = first, "going on");
+    loop {
+        let word = wait_for_go(ctx)?;
+        if word != first {
+            log::info!(word = word, "done");
+            return Ok(word);
+        }
+    }
 }
 
 /// Needs what waits.
