@@ -46,7 +46,7 @@ pub(super) async fn tell_what_is_said(shared: Arc<Shared>) {
     }
 }
 
-/// Tells what is new, about [`LOG_TELL_BYTES_MAX`] of it. Returns whether there was more, and this went through.
+/// Tells what is new, about [`LOG_TELL_BYTES_MAX`] of it. Returns whether there is more, and this went through.
 async fn tell_new_lines(shared: &Shared) -> bool {
     let (new, is_all) = take_new_lines(attempts(shared));
     // Of one that has ended nothing: its commit has the whole log, and takes out what was told until now.
@@ -59,7 +59,8 @@ async fn tell_new_lines(shared: &Shared) -> bool {
             let held: HashSet<(JobId, ClaimToken)> = held.into_iter().collect();
             let added = new.into_iter().filter(|lines| held.contains(&lines.claim.key())).collect();
             keep_running(shared, added, |lines, telling| telling.told = lines.through());
-            !is_all
+            // What nothing came of is not tried again at once.
+            !is_all && !held.is_empty()
         }
         Err(error) if error.is_transient() => {
             tracing::debug!(error = &error as &dyn std::error::Error, "what attempts say cannot be told for now");
