@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::{
     Shared,
-    prepare::{KnownAsset, KnownJob, Obstacle, Prepared, stopped_by},
+    known::{KnownAsset, KnownJob, Obstacle, Prepared, stopped_by},
     resources::open_written_pool,
     retry::{Fault, host_fault_wait_ms, next_wait_ms},
 };

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::{Shared, prepare::KnownJob};
+use super::{Shared, known::KnownJob};
 use crate::{
     blob::DigestWriter,
     capability::http::{GrantedOrigin, HttpReach, Permits, Reserving},

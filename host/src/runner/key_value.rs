@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::{Shared, prepare::KnownJob};
+use super::{Shared, known::KnownJob};
 use crate::{
     capability::key_value::{
         BucketEffects as Effects, BucketReader, GrantedBucket, KeyBound, Reading, StoredKeys, StoredValue,

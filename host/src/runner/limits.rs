@@ -4,10 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{
-    Event, Shared,
-    prepare::{KnownJob, insist},
-};
+use super::{Event, Shared, known::KnownJob, prepare::insist};
 use crate::{
     id::JobId,
     limit::{LIMITED_POLL, LIMITED_WOKEN_MAX},

@@ -9,10 +9,12 @@ mod apply;
 mod claim;
 mod commit;
 mod descriptors;
+mod equip;
 mod execute;
 mod fence;
 mod http;
 mod key_value;
+mod known;
 mod lanes;
 mod limits;
 pub mod meters;
@@ -205,9 +207,9 @@ struct Shared {
     fence: fence::Fence,
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
-    prepared: mpsc::UnboundedSender<prepare::Prepared>,
+    prepared: mpsc::UnboundedSender<known::Prepared>,
     finished: mpsc::UnboundedSender<Finished>,
-    assets: prepare::AssetCache,
+    assets: known::AssetCache,
     fingerprints: Arc<Mutex<FingerprintCache>>,
     /// Of the process's runtime: guests' threads have no network.
     connector: Connector,
@@ -289,7 +291,7 @@ impl Runner {
             tasks: TaskTracker::new(),
             prepared,
             finished,
-            assets: prepare::AssetCache::default(),
+            assets: known::AssetCache::default(),
             fingerprints: Arc::default(),
             connector: Connector::new(tokio::runtime::Handle::current(), Arc::new(SystemResolver)),
             databases: Databases::new(settings.database_urls.clone(), tokio::runtime::Handle::current()),

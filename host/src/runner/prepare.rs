@@ -9,231 +9,35 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
-
 use super::{
-    Event, Shared, limits, publish,
-    resources::{Resources, open_directory, parse_resources},
-    retry::host_fault_wait_ms,
-    telling::Telling,
+    Event, Shared,
+    equip::{equip, fields, load_inline_contents},
+    known::{Identity, KnownAsset, KnownJob, Obstacle, Source, end, give_back, lost_input, parse_key, stopped_by},
+    limits, publish,
+    resources::{Resources, open_directory},
 };
 use crate::{
-    blob::{BlobError, Content, Digest},
-    capability::{
-        Reach,
-        context::Context,
-        files::{Fingerprint, FingerprintCache, fingerprint},
-        inputs::{InputGrant, InputVersion},
-        log::Log,
-    },
-    engine::{Attempt, Component, LoadError},
-    id::{AssetId, AssetVersionId, AttemptId, JobId, MaterializationId, RunId},
+    blob::{BlobError, Digest},
+    capability::files::{FingerprintCache, fingerprint},
+    id::{AssetId, AttemptId, JobId, MaterializationId},
     limit::{
-        ASSETS_CACHED_MAX, HOST_FAULT_WAIT_BASE, INLINE_INPUT_BYTES_MAX, INPUTS_HELD_MAX, INPUTS_LOADED_MAX,
-        LIVE_KEY_PUT_OFF, LIVE_KEY_TRIES, LIVE_KEY_WAIT,
+        HOST_FAULT_WAIT_BASE, INPUTS_HELD_MAX, INPUTS_LOADED_MAX, LIVE_KEY_PUT_OFF, LIVE_KEY_TRIES, LIVE_KEY_WAIT,
     },
     pipeline::{
-        asset::{Capability, Field},
         diagnostic::chain,
-        keyspace::logical_time_ms,
         partition::PartitionKey,
-        recipe::{self, RecipeParts, SourceFingerprint, canonical_json, input_digest, sources_digest, version_digest},
-        resource::{Access, Grant, Resource},
+        recipe::{self, RecipeParts, SourceFingerprint, input_digest, sources_digest, version_digest},
+        resource::{Access, Grant},
         validate::BoundAsset,
     },
     store::{
         StoreError,
-        commit::{Counts, Ending, ExternalRead, FinishedJob, NewEdge, NewMaterialization, job_name},
+        commit::{Counts, Ending, NewMaterialization},
         live_jobs::{Joined, LiveKey},
         materializations::CachedResult,
-        pools::PoolId,
-        queue::{Claim, ClaimedInput, ClaimedInputs, ClaimedJob, ClaimedVersion},
+        queue::{Claim, ClaimedInputs, ClaimedJob, ClaimedVersion},
     },
 };
-
-/// A job that needs nothing but a thread.
-pub(super) struct Prepared {
-    pub(super) job: KnownJob,
-    pub(super) attempt: Attempt,
-    pub(super) stop: CancellationToken,
-}
-
-/// A claimed job with what it is made of.
-pub(super) struct KnownJob {
-    pub(super) claim: Claim,
-    pub(super) run: RunId,
-    pub(super) asset: Arc<KnownAsset>,
-    pub(super) partition_key: PartitionKey,
-    pub(super) parts: RecipeParts,
-    pub(super) recipe: Digest,
-    pub(super) sources: Vec<Source>,
-    pub(super) resources: Arc<Resources>,
-    pub(super) inputs: Vec<ClaimedInput>,
-    /// Whether its tenant has used up a quota.
-    pub(super) over_quota: bool,
-    /// Of which it needs a permit.
-    pub(super) pools: Vec<PoolId>,
-    forced: bool,
-    dependents: i32,
-}
-
-/// What a commit has to know of a job, however it ends.
-pub(super) struct Identity {
-    claim: Claim,
-    run: RunId,
-    name: String,
-    dependents: i32,
-}
-
-impl Identity {
-    fn of(job: &ClaimedJob) -> Self {
-        let name = job_name(&job.asset.name, &job.partition_key);
-        Self { claim: job.claim.clone(), run: job.run, name, dependents: job.dependents }
-    }
-
-    fn finished(self, ending: Ending) -> FinishedJob {
-        let Self { claim, run, name, dependents } = self;
-        FinishedJob {
-            claim,
-            run,
-            name,
-            dependents,
-            attempt: None,
-            ending,
-            buckets: Vec::new(),
-            is_keyed: false,
-            has_told: false,
-        }
-    }
-}
-
-/// A granted directory as it was before the attempt.
-pub(super) struct Source {
-    pub(super) resource: String,
-    /// None for a directory that the asset may write: what it holds is not an input.
-    pub(super) fingerprint: Option<Fingerprint>,
-}
-
-/// An asset of a version, with what does not change from job to job.
-pub(super) struct KnownAsset {
-    pub(super) id: AssetId,
-    pub(super) version: AssetVersionId,
-    /// That it belongs to.
-    pub(super) pipeline: Uuid,
-    /// As commands call it.
-    pipeline_name: String,
-    pub(super) bound: BoundAsset,
-    config_digest: Digest,
-    grants_digest: Digest,
-    /// The pipeline's own, its secrets among them.
-    own: HashMap<String, Resource>,
-}
-
-impl KnownAsset {
-    /// Whether its attempts reach nothing but their inputs: nothing has to be opened for them.
-    pub(super) fn reaches_nothing(&self) -> bool {
-        self.bound.grants.is_empty()
-    }
-
-    fn reads_directories(&self) -> bool {
-        self.bound.grants.iter().any(|grant| grant.directory().is_some())
-    }
-}
-
-impl KnownJob {
-    pub(super) fn name(&self) -> String {
-        job_name(&self.asset.bound.definition.name, self.partition_key.as_str())
-    }
-
-    /// What it reads, by input name, then position.
-    fn versions(&self) -> impl Iterator<Item = &ClaimedVersion> {
-        self.inputs.iter().map(|input| &*input.version)
-    }
-
-    /// What it reads whose bytes the database holds.
-    fn inline_versions(&self) -> impl Iterator<Item = &ClaimedVersion> {
-        self.versions().filter(|version| version.inline)
-    }
-
-    /// What it reads whose bytes the blob store holds.
-    fn stored_versions(&self) -> impl Iterator<Item = &ClaimedVersion> {
-        self.versions().filter(|version| !version.inline)
-    }
-
-    fn key(&self) -> LiveKey {
-        LiveKey {
-            claim: self.claim.clone(),
-            asset: self.asset.id,
-            partition_key: self.partition_key.as_str().to_owned(),
-            recipe: self.recipe,
-        }
-    }
-
-    pub(super) fn identity(&self) -> Identity {
-        Identity { claim: self.claim.clone(), run: self.run, name: self.name(), dependents: self.dependents }
-    }
-
-    pub(super) fn finished(self, ending: Ending) -> FinishedJob {
-        let (name, dependents) = (self.name(), self.dependents);
-        let finished = Identity { claim: self.claim, run: self.run, name, dependents }.finished(ending);
-        FinishedJob { is_keyed: true, ..finished }
-    }
-
-    /// To everything that was handed over; `bytes_read` is asked by input name and index among its versions.
-    pub(super) fn edges(&self, bytes_read: impl Fn(&str, u32) -> u64) -> Vec<NewEdge> {
-        let mut next: HashMap<&str, u32> = HashMap::new();
-        let edge = |input: &ClaimedInput, index: u32| NewEdge {
-            input: input.input.clone(),
-            position: input.position,
-            upstream: input.version.materialization,
-            bytes_read: bytes_read(&input.input, index),
-        };
-        self.inputs
-            .iter()
-            .map(|input| {
-                let index = next.entry(&input.input).or_default();
-                *index += 1;
-                edge(input, *index - 1)
-            })
-            .collect()
-    }
-
-    pub(super) fn external_reads(&self) -> Vec<ExternalRead> {
-        self.sources
-            .iter()
-            .filter_map(|source| {
-                let print = source.fingerprint?;
-                Some(ExternalRead {
-                    resource: source.resource.clone(),
-                    kind: Capability::Files.resource_kind(),
-                    digest: print.digest,
-                    items: print.files,
-                    size_bytes: print.bytes,
-                })
-            })
-            .collect()
-    }
-}
-
-/// Definitions by id: they never change, so what was loaded once is right for ever.
-#[derive(Default)]
-pub(super) struct AssetCache(Mutex<HashMap<(String, AssetVersionId), Arc<KnownAsset>>>);
-
-/// Why a job cannot be prepared.
-pub(super) enum Obstacle {
-    /// The host's trouble: the job waits.
-    Host(String),
-    /// It can never run as it is: the job fails.
-    Final(String),
-}
-
-impl From<StoreError> for Obstacle {
-    fn from(error: StoreError) -> Self {
-        Self::Host(chain(&error))
-    }
-}
 
 /// Prepares a batch and hands each job on: to the guests' threads, or to the committer.
 pub(super) async fn prepare_jobs(shared: &Arc<Shared>, jobs: Vec<ClaimedJob>, unknown: Vec<Claim>) {
@@ -408,32 +212,6 @@ where
     }
 }
 
-/// A job of which nothing is known but that it was claimed goes back.
-fn give_back(claim: Claim) -> FinishedJob {
-    // It does not end with this, so that nobody who waits for it is dealt with either.
-    Identity { claim, run: RunId(Uuid::nil()), name: String::new(), dependents: 0 }.finished(Ending::Released)
-}
-
-fn end(job: ClaimedJob, ending: Ending) -> FinishedJob {
-    Identity::of(&job).finished(ending)
-}
-
-pub(super) fn stopped_by(shared: &Shared, job: Identity, obstacle: Obstacle) -> FinishedJob {
-    let ending = match obstacle {
-        Obstacle::Final(cause) => Ending::Failed(cause),
-        Obstacle::Host(cause) => {
-            shared.tell(Event::Trouble(cause.clone()));
-            tracing::warn!(job.id = %job.claim.job, cause, "a job waits for the host");
-            Ending::Deferred {
-                wait_ms: host_fault_wait_ms(u32::try_from(job.claim.released).unwrap_or(0)),
-                cause,
-                counts: Counts::Released,
-            }
-        }
-    };
-    job.finished(ending)
-}
-
 /// Loads what the job is, and works out its recipe.
 async fn recognize(shared: &Arc<Shared>, job: ClaimedJob, inputs: ClaimedInputs) -> Result<KnownJob, Obstacle> {
     let asset = shared.assets.find(shared, &job.claim.tenant, job.asset.version).await?;
@@ -489,10 +267,6 @@ fn input_digests(bound: &BoundAsset, read: &ClaimedInputs) -> Result<Vec<Digest>
         Ok(input_digest(&declared.name, versions, absent))
     };
     bound.definition.inputs.iter().map(digest_of).collect()
-}
-
-fn parse_key(text: &str) -> Result<PartitionKey, Obstacle> {
-    text.parse().map_err(|_| Obstacle::Final(format!("partition key `{text}` cannot be read")))
 }
 
 fn fingerprints(sources: &[Source]) -> Vec<SourceFingerprint> {
@@ -582,6 +356,30 @@ fn may_reuse(job: &KnownJob) -> bool {
 fn is_fresh(job: &KnownJob, result: &CachedResult) -> bool {
     job.asset.bound.pure
         || job.asset.bound.fresh_for_ms.is_some_and(|fresh_for_ms| result.age_ms.unsigned_abs() < fresh_for_ms)
+}
+
+/// Ends the jobs with inputs whose bytes are gone, which no wait brings back, and making them again does; returns the
+/// others.
+async fn end_without_inputs(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<KnownJob> {
+    let stored = jobs.iter().flat_map(|job| job.stored_versions().map(|version| (&job.claim.tenant, version.digest)));
+    let gone = match find_gone(shared, stored.collect()).await {
+        Ok(gone) => gone,
+        Err(error) => {
+            put_off(shared, jobs, &error);
+            return Vec::new();
+        }
+    };
+    let mut whole = Vec::new();
+    for job in jobs {
+        let is_gone = |digest| gone.contains(&(job.claim.tenant.clone(), digest));
+        let Some(digest) = job.stored_versions().map(|version| version.digest).find(|digest| is_gone(*digest)) else {
+            whole.push(job);
+            continue;
+        };
+        let cause = lost_input(&job, digest, &BlobError::Missing { digest }.to_string());
+        shared.finish(stopped_by(shared, job.identity(), Obstacle::Final(cause)));
+    }
+    whole
 }
 
 /// Of these blobs of tenants, those that the blob store does not have. Asked for a batch of jobs at once: an object
@@ -701,241 +499,5 @@ async fn give_up_old_keys(shared: &Shared, jobs: &[KnownJob]) {
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "keys of earlier recipes are kept for now");
         }
-    }
-}
-
-/// Loads the code and the inputs.
-async fn equip(shared: &Arc<Shared>, job: KnownJob, contents: &InlineContents) -> Result<Prepared, Obstacle> {
-    let component = load_component(shared, &job).await?;
-    let inputs = grant_inputs(shared, &job, contents).await?;
-    let bound = &job.asset.bound;
-    let partition = job.partition_key.partition();
-    let attempt = Attempt {
-        component,
-        tenant: job.claim.tenant.clone(),
-        blobs: shared.blobs.clone(),
-        context: Context {
-            run_id: job.run.to_string(),
-            asset: bound.definition.name.clone(),
-            attempt: u32::try_from(job.claim.charged).unwrap_or(0) + 1,
-            logical_time_ms: logical_time_ms(&bound.definition.dimensions, &partition),
-            config: canonical_json(&bound.config),
-            partition,
-        },
-        inputs,
-        // Opened when it runs: what is claimed ahead must not hold descriptors.
-        reach: Reach::default(),
-        limits: bound.limits.clone(),
-        media_type: bound.definition.media_type.clone(),
-        log: Log::default(),
-        seed: seed(&job)?,
-    };
-    let stop = match shared.lock_running().get_mut(&job.claim.key()) {
-        Some(running) => {
-            running.telling = Some(Telling::new(&job.claim, job.run, attempt.log.clone()));
-            running.stop.clone()
-        }
-        None => CancellationToken::new(),
-    };
-    Ok(Prepared { job, attempt, stop })
-}
-
-/// The same recipe draws the same numbers, unless real randomness was granted.
-fn seed(job: &KnownJob) -> Result<[u8; 32], Obstacle> {
-    let granted = job.asset.bound.grants.iter().any(|grant| matches!(grant, Grant::Random(_)));
-    let mut seed = job.recipe.0;
-    if granted && let Err(error) = getrandom::fill(&mut seed) {
-        return Err(Obstacle::Host(format!("the system has no randomness to give: {error}")));
-    }
-    Ok(seed)
-}
-
-/// Ends the jobs with inputs whose bytes are gone, which no wait brings back, and making them again does; returns the
-/// others.
-async fn end_without_inputs(shared: &Shared, jobs: Vec<KnownJob>) -> Vec<KnownJob> {
-    let stored = jobs.iter().flat_map(|job| job.stored_versions().map(|version| (&job.claim.tenant, version.digest)));
-    let gone = match find_gone(shared, stored.collect()).await {
-        Ok(gone) => gone,
-        Err(error) => {
-            put_off(shared, jobs, &error);
-            return Vec::new();
-        }
-    };
-    let mut whole = Vec::new();
-    for job in jobs {
-        let is_gone = |digest| gone.contains(&(job.claim.tenant.clone(), digest));
-        let Some(digest) = job.stored_versions().map(|version| version.digest).find(|digest| is_gone(*digest)) else {
-            whole.push(job);
-            continue;
-        };
-        let cause = lost_input(&job, digest, &BlobError::Missing { digest }.to_string());
-        shared.finish(stopped_by(shared, job.identity(), Obstacle::Final(cause)));
-    }
-    whole
-}
-
-/// Why a job cannot run whose input is gone or damaged, and what mends it.
-pub(super) fn lost_input(job: &KnownJob, digest: Digest, why: &str) -> String {
-    let Some(version) = job.versions().find(|version| version.digest == digest) else { return why.to_owned() };
-    let pipeline = &job.asset.pipeline_name;
-    let ClaimedVersion { materialization, asset, partition_key, .. } = version;
-    let label = partition_key.parse().map_or_else(|_| partition_key.clone(), |key: PartitionKey| key.label());
-    let partition = if label.is_empty() { String::new() } else { format!(" --partition {label}") };
-    format!(
-        "its input {} cannot be read: {why}; it is the output of materialization {materialization}, and \
-         `flowstone run {pipeline} {asset}{partition} --force` makes it again",
-        job_name(asset, partition_key),
-    )
-}
-
-async fn load_component(shared: &Arc<Shared>, job: &KnownJob) -> Result<Arc<Component>, Obstacle> {
-    let (blobs, tenant, digest) = (shared.blobs.clone(), job.claim.tenant.clone(), job.asset.bound.component);
-    let bytes = {
-        let tenant = tenant.clone();
-        async move || blobs.read_all(&tenant, digest).await
-    };
-    shared.engine.load(&tenant, digest, bytes).await.map_err(|error| match error {
-        LoadError::Refused { .. } => Obstacle::Final(chain(&error)),
-        // The bytes are gone or broken: no wait brings them back.
-        LoadError::Bytes { source: BlobError::Missing { .. } | BlobError::Corrupt { .. }, .. } => {
-            Obstacle::Final(chain(&error))
-        }
-        _ => Obstacle::Host(chain(&error)),
-    })
-}
-
-/// The versions behind each declared input, with their bytes when they are small.
-async fn grant_inputs(
-    shared: &Arc<Shared>,
-    job: &KnownJob,
-    contents: &InlineContents,
-) -> Result<Vec<InputGrant>, Obstacle> {
-    let contents = match is_small(job) {
-        true => contents.of(job),
-        false => {
-            move_inline_contents(shared, job).await?;
-            HashMap::new()
-        }
-    };
-    let grants = job.asset.bound.definition.inputs.iter().map(|declared| {
-        let versions = job.inputs.iter().filter(|input| input.input == declared.name).map(|input| &input.version);
-        let versions = versions.map(|version| {
-            let content = match contents.get(&version.digest) {
-                Some(bytes) => Content::Inline(bytes.clone()),
-                None => Content::Stored,
-            };
-            let partition = parse_key(&version.partition_key)?.partition();
-            Ok(InputVersion {
-                asset: version.asset.clone(),
-                partition,
-                materialization: version.materialization.to_string(),
-                digest: version.digest,
-                size: version.size_bytes,
-                media_type: version.media_type.clone(),
-                metadata: fields(&version.metadata),
-                content,
-            })
-        });
-        Ok(InputGrant { name: declared.name.clone(), versions: versions.collect::<Result<_, Obstacle>>()? })
-    });
-    grants.collect()
-}
-
-/// Small inputs that the database holds, of a batch of jobs.
-struct InlineContents(HashMap<(String, Digest), Vec<u8>>);
-
-impl InlineContents {
-    /// What one job reads of them, by digest.
-    fn of(&self, job: &KnownJob) -> HashMap<Digest, Vec<u8>> {
-        let content = |digest| Some((digest, self.0.get(&(job.claim.tenant.clone(), digest))?.clone()));
-        job.inline_versions().filter_map(|version| content(version.digest)).collect()
-    }
-}
-
-/// Whether what the database holds of a job's inputs fits in memory; otherwise it goes through the blob store.
-fn is_small(job: &KnownJob) -> bool {
-    job.inline_versions().map(|version| version.size_bytes).sum::<u64>() <= INLINE_INPUT_BYTES_MAX
-}
-
-/// Reads the small inputs of a batch at once: a statement for each job would be most of what the jobs cost.
-async fn load_inline_contents(shared: &Shared, jobs: &[KnownJob]) -> Result<InlineContents, StoreError> {
-    let mut by_tenant: HashMap<&String, HashSet<Digest>> = HashMap::new();
-    for job in jobs.iter().filter(|job| is_small(job)) {
-        let inline = job.inline_versions().map(|version| version.digest);
-        by_tenant.entry(&job.claim.tenant).or_default().extend(inline);
-    }
-    let mut contents = HashMap::new();
-    for (tenant, digests) in by_tenant.into_iter().filter(|(_, digests)| !digests.is_empty()) {
-        let digests: Vec<Digest> = digests.into_iter().collect();
-        let loaded = shared.store.list_inline_blobs(tenant, &digests).await?;
-        contents.extend(loaded.into_iter().map(|(digest, bytes)| ((tenant.clone(), digest), bytes)));
-    }
-    Ok(InlineContents(contents))
-}
-
-/// Copies what the database holds of a job's inputs to the blob store.
-async fn move_inline_contents(shared: &Arc<Shared>, job: &KnownJob) -> Result<(), Obstacle> {
-    let inline: HashSet<Digest> = job.inline_versions().map(|version| version.digest).collect();
-    let tenant = &job.claim.tenant;
-    let host = |error: BlobError| Obstacle::Host(chain(&error));
-    let missing: Vec<Digest> = shared.blobs.find_missing(tenant, inline).await.map_err(host)?.into_iter().collect();
-    for digests in missing.chunks(INLINE_CHUNK) {
-        let mut putting = JoinSet::new();
-        for (_, bytes) in shared.store.list_inline_blobs(tenant, digests).await? {
-            let (store, tenant) = (shared.blobs.clone(), tenant.clone());
-            putting.spawn(async move { store.put(&tenant, bytes).await });
-        }
-        while let Some(put) = putting.join_next().await {
-            put.unwrap_or(Err(BlobError::Stopped)).map_err(host)?;
-        }
-    }
-    Ok(())
-}
-
-/// Blobs that move from the database to the blob store at a time: at most some megabytes.
-const INLINE_CHUNK: usize = 256;
-
-fn fields(metadata: &serde_json::Value) -> Vec<Field> {
-    serde_json::from_value(metadata.clone()).unwrap_or_default()
-}
-
-impl AssetCache {
-    async fn find(&self, shared: &Shared, tenant: &str, version: AssetVersionId) -> Result<Arc<KnownAsset>, Obstacle> {
-        let key = (tenant.to_owned(), version);
-        if let Some(asset) = self.lock().get(&key) {
-            return Ok(asset.clone());
-        }
-        let Some((pipeline_version, record)) = shared.store.find_asset_version(tenant, version).await? else {
-            return Err(Obstacle::Final("its definition is not in the database".to_owned()));
-        };
-        // A worker of that version can run it.
-        let bound: BoundAsset = serde_json::from_value(record.settings).map_err(|error| {
-            Obstacle::Host(format!("its definition was written by another version of flowstone: {error}"))
-        })?;
-        let own = parse_resources(shared.store.list_resources(tenant, pipeline_version).await?)?;
-        let Some(pipeline) = shared.store.find_pipeline_of(tenant, record.asset).await? else {
-            return Err(Obstacle::Final("its pipeline is not in the database".to_owned()));
-        };
-        let pipeline_name = shared.store.find_pipeline_name(tenant, pipeline).await?.unwrap_or_default();
-        let asset = Arc::new(KnownAsset {
-            id: record.asset,
-            version,
-            pipeline,
-            pipeline_name,
-            config_digest: record.config_digest,
-            grants_digest: record.grants_digest,
-            bound,
-            own,
-        });
-        let mut cached = self.lock();
-        if cached.len() >= ASSETS_CACHED_MAX {
-            cached.clear();
-        }
-        cached.insert(key, asset.clone());
-        Ok(asset)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, AssetVersionId), Arc<KnownAsset>>> {
-        self.0.lock().expect("nothing that holds this lock can panic")
     }
 }

@@ -17,7 +17,7 @@ use super::{
     Shared,
     http::open_http,
     key_value::open_bucket,
-    prepare::{KnownJob, Obstacle},
+    known::{KnownJob, Obstacle},
 };
 use crate::{
     capability::{

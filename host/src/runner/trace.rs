@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Shared, prepare::KnownJob};
+use super::{Shared, known::KnownJob};
 use crate::{
     blob::Digest,
     capability::Call,
