@@ -6,6 +6,7 @@ use std::time::Duration;
 use flowstone_tests::{
     Flowstone, Output, Running,
     deadline::wait_until,
+    fault::let_sessions_expire,
     pipeline::{Scenario, ended},
 };
 use serde_json::{Value, json};
@@ -76,8 +77,7 @@ async fn a_run_that_is_left_outlives_the_workers_that_are_killed_over_it() {
         let worker = work(flowstone);
         wait_until("it is being worked on", || state(flowstone, &run)["job_list"][0]["state"] == "running");
         worker.kill();
-        // As time would: the session has expired.
-        flowstone.database().ask("update worker set beat_at = '-infinity' returning pid::text");
+        let_sessions_expire(&flowstone.database().pool().await).await;
     }
     scenario.go("on");
     // Another command's worker ends what is abandoned, and this is not.
@@ -276,8 +276,7 @@ async fn what_an_attempt_said_is_in_its_record_when_its_worker_dies() {
     scenario.go("first");
     wait_until("it is told what was said then", || told("4"));
     worker.kill();
-    // As time would: the session has expired.
-    flowstone.database().ask("update worker set beat_at = '-infinity' returning pid::text");
+    let_sessions_expire(&flowstone.database().pool().await).await;
     let worker = work(flowstone);
     wait_until("the job is another's, and it says the same", || told("4"));
     scenario.go("second");

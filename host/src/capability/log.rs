@@ -47,6 +47,17 @@ pub struct Line {
     pub fields: Vec<Field>,
 }
 
+impl Line {
+    /// About how many it takes where it is stored.
+    pub fn bytes(&self) -> usize {
+        let fields = self.fields.iter().map(|field| LINE_BYTES + field.name.len() + field.value.len());
+        LINE_BYTES + self.message.len() + fields.sum::<usize>()
+    }
+}
+
+/// What a line takes beside its message, and a field beside its name and value: the names and marks of JSON.
+const LINE_BYTES: usize = 64;
+
 /// How important a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -62,17 +73,6 @@ pub enum Level {
     /// What is wrong.
     Error,
 }
-
-impl Line {
-    /// About how many it takes where it is stored.
-    pub fn bytes(&self) -> usize {
-        let fields = self.fields.iter().map(|field| LINE_BYTES + field.name.len() + field.value.len());
-        LINE_BYTES + self.message.len() + fields.sum::<usize>()
-    }
-}
-
-/// What a line takes beside its message, and a field beside its name and value: the names and marks of JSON.
-const LINE_BYTES: usize = 64;
 
 impl Level {
     /// The word of the WIT package.
@@ -100,19 +100,10 @@ struct Kept {
 }
 
 impl Log {
-    /// An empty log that keeps about this many bytes, none of them of a masked secret.
-    pub fn new(bytes_max: u64, masks: Masks) -> Self {
-        let log = Self::default();
-        log.open(bytes_max, masks);
-        log
-    }
-
-    /// Lets a log that keeps nothing yet keep so much.
-    pub fn open(&self, bytes_max: u64, masks: Masks) {
-        let mut kept = self.kept();
-        kept.bytes_left = bytes_max;
-        kept.masks = masks;
-        kept.opened_at = Some(Instant::now());
+    /// Lets a log that keeps nothing yet keep about this many bytes, none of them of a masked secret.
+    pub fn open(self, bytes_max: u64, masks: Masks) -> Self {
+        *self.kept() = Kept { lines: Lines::default(), bytes_left: bytes_max, masks, opened_at: Some(Instant::now()) };
+        self
     }
 
     /// Whether it was opened so long ago, or longer.
@@ -282,7 +273,7 @@ mod tests {
 
     #[test]
     fn lines_are_kept_in_order_with_level_and_fields() {
-        let mut log = Log::new(1_000, Masks::default());
+        let mut log = Log::default().open(1_000, Masks::default());
         let fields = vec![types::Field { name: "rows".into(), value: "3\x1b".into() }];
         log.write(log::Level::Warn, "first\nsecond".into(), fields).unwrap();
         let lines = log.take();
@@ -294,7 +285,7 @@ mod tests {
 
     #[test]
     fn what_is_said_can_be_read_meanwhile_part_by_part() {
-        let mut log = Log::new(1_000, Masks::default());
+        let mut log = Log::default().open(1_000, Masks::default());
         for message in ["one", "two", "three"] {
             log.write(log::Level::Info, message.into(), vec![]).unwrap();
         }
@@ -310,14 +301,14 @@ mod tests {
 
     #[test]
     fn a_terminal_cannot_be_steered() {
-        let mut log = Log::new(1_000, Masks::default());
+        let mut log = Log::default().open(1_000, Masks::default());
         log.write(log::Level::Info, "\x1b]0;owned\x07\r\u{202e}".into(), vec![]).unwrap();
         assert_eq!(messages(&log.take()), ["␛]0;owned␇␍\u{fffd}"]);
     }
 
     #[test]
     fn past_the_limit_lines_are_counted_and_dropped() {
-        let mut log = Log::new(3 * (LOG_LINE_OVERHEAD_BYTES + 4), Masks::default());
+        let mut log = Log::default().open(3 * (LOG_LINE_OVERHEAD_BYTES + 4), Masks::default());
         for _ in 0..10 {
             log.write(log::Level::Info, "1234".into(), vec![]).unwrap();
         }
@@ -328,7 +319,7 @@ mod tests {
 
     #[test]
     fn empty_lines_fill_a_log_too() {
-        let mut log = Log::new(10 * LOG_LINE_OVERHEAD_BYTES, Masks::default());
+        let mut log = Log::default().open(10 * LOG_LINE_OVERHEAD_BYTES, Masks::default());
         log.write(log::Level::Info, "\n".repeat(1_000_000), vec![]).unwrap();
         let lines = log.take();
         assert_eq!((lines.lines.len(), lines.dropped), (10, 1));
@@ -336,14 +327,14 @@ mod tests {
 
     #[test]
     fn long_lines_are_cut() {
-        let mut log = Log::new(u64::MAX, Masks::default());
+        let mut log = Log::default().open(u64::MAX, Masks::default());
         log.write(log::Level::Info, "é".repeat(LOG_LINE_BYTES_MAX), vec![]).unwrap();
         assert_eq!(log.take().lines[0].message.len(), LOG_LINE_BYTES_MAX);
     }
 
     #[test]
     fn printed_bytes_become_lines_whatever_the_pieces() {
-        let log = Log::new(100_000, Masks::default());
+        let log = Log::default().open(100_000, Masks::default());
         let mut stream = log.stream(Level::Error, "stderr");
         for piece in ["one\ntw", "o\n", "\nthr", "ee"] {
             stream.write(Bytes::from_static(piece.as_bytes())).unwrap();
@@ -358,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_takes_bounded_memory() {
-        let log = Log::new(1_000_000, Masks::default());
+        let log = Log::default().open(1_000_000, Masks::default());
         let mut stream = log.stream(Level::Info, "stdout");
         for _ in 0..1_000 {
             stream.write(Bytes::from(vec![b'x'; STREAM_WRITE_BYTES_MAX])).unwrap();
@@ -370,7 +361,7 @@ mod tests {
     #[test]
     fn a_secret_is_masked_in_messages_fields_and_streams_wherever_a_line_is_cut() {
         let value = SecretValue::new(b"hunter2-hunter2".into());
-        let mut log = Log::new(1 << 20, Masks::of([("token", &value)]));
+        let mut log = Log::default().open(1 << 20, Masks::of([("token", &value)]));
         let field = types::Field { name: "hunter2-hunter2".into(), value: "is hunter2-hunter2".into() };
         log.write(log::Level::Info, "it is hunter2-hunter2\nand again hunter2-hunter2".into(), vec![field]).unwrap();
         let filler = "x".repeat(LOG_LINE_BYTES_MAX - 8);

@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_guest_finds_no_environment_and_a_closed_input() {
-        let (log, mut table) = (Log::new(100, Masks::default()), ResourceTable::new());
+        let (log, mut table) = (Log::default().open(100, Masks::default()), ResourceTable::new());
         let mut process = ProcessView { log: &log, table: &mut table };
         assert!(process.get_environment().unwrap().is_empty());
         assert!(process.get_arguments().unwrap().is_empty());
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_a_guest_prints_is_logged() {
-        let (log, mut table) = (Log::new(1_000, Masks::default()), ResourceTable::new());
+        let (log, mut table) = (Log::default().open(1_000, Masks::default()), ResourceTable::new());
         let mut process = ProcessView { log: &log, table: &mut table };
         let (out, err) = (process.get_stdout().unwrap(), process.get_stderr().unwrap());
         table.get_mut(&out).unwrap().write("said\n".into()).unwrap();
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn exit_ends_the_attempt_with_its_status() {
-        let (log, mut table) = (Log::new(100, Masks::default()), ResourceTable::new());
+        let (log, mut table) = (Log::default().open(100, Masks::default()), ResourceTable::new());
         let mut process = ProcessView { log: &log, table: &mut table };
         for (ended, status) in [(process.exit(Ok(())), 0), (process.exit(Err(())), 1), (process.exit_with_code(7), 7)] {
             assert_eq!(ended.unwrap_err().downcast_ref::<Abort>(), Some(&Abort::Exited(status)));
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_table_bounds_how_many_streams_a_guest_opens() {
-        let (log, mut table) = (Log::new(100, Masks::default()), ResourceTable::new());
+        let (log, mut table) = (Log::default().open(100, Masks::default()), ResourceTable::new());
         table.set_max_capacity(3);
         let mut process = ProcessView { log: &log, table: &mut table };
         let opened = (0..10).filter(|_| process.get_stdout().is_ok()).count();

@@ -302,10 +302,14 @@ struct Use {
     bytes: u64,
 }
 
-/// What is stored as a JSON array, read item by item: what another version wrote differently is left out, not fatal.
-fn items<T: serde::de::DeserializeOwned>(stored: Option<&Value>) -> Vec<T> {
-    let items = stored.and_then(Value::as_array).into_iter().flatten();
-    items.filter_map(|item| T::deserialize(item).ok()).collect()
+/// What is stored as a JSON array, if anything is.
+fn array(stored: Option<&Value>) -> &[Value] {
+    stored.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Read item by item: what another version wrote differently is left out, not fatal.
+fn items<'a, T: Deserialize<'a>>(stored: &'a [Value]) -> impl Iterator<Item = T> {
+    stored.iter().filter_map(|item| T::deserialize(item).ok())
 }
 
 /// With its log after the first so many lines.
@@ -326,21 +330,20 @@ fn render(attempt: &AttemptLog, lines_shown: usize) -> String {
     for message in attempt.message.iter().flat_map(|message| message.lines()) {
         line(format!("  {}", one_line(message)));
     }
-    for denial in items::<Denial>(attempt.denials.as_ref()) {
+    for denial in items::<Denial>(array(attempt.denials.as_ref())) {
         let target = if denial.target.is_empty() { String::new() } else { format!(" of `{}`", denial.target) };
         let what = format!("{} `{}`: {}{target}", denial.capability, denial.resource, denial.operation);
         line(format!("  denied  {}", one_line(&what)));
         line(format!("          to grant it: {}", one_line(&denial.remedy)));
     }
-    for used in items::<Use>(attempt.uses.as_ref()) {
+    for used in items::<Use>(array(attempt.uses.as_ref())) {
         let target = if used.target.is_empty() { String::new() } else { format!(" `{}`", used.target) };
         let size = if used.bytes == 0 { String::new() } else { format!(", {}", bytes(used.bytes)) };
         let result = if used.result == "ok" { String::new() } else { format!(": {}", used.result) };
         let what = format!("{} `{}`: {}{target}", used.capability, used.resource, used.operation);
         line(format!("  used    {}  {}{size}{}", one_line(&what), plural(used.calls, "call"), one_line(&result)));
     }
-    let lines = attempt.log.as_ref().and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    text.push_str(&render_lines(lines.get(lines_shown..).unwrap_or_default()));
+    text.push_str(&render_lines(array(attempt.log.as_ref()).get(lines_shown..).unwrap_or_default()));
     if attempt.log_dropped > 0 {
         text.push_str(&format!("  ... and {} more lines, past the asset's log limit\n", attempt.log_dropped));
     }
@@ -352,10 +355,9 @@ fn render_running(said: &Said<'_>) -> String {
     format!("{}  attempt {}  running\n{}", one_line(&name), said.attempt.number, render_lines(&said.lines))
 }
 
-/// What another version wrote differently is left out, not fatal.
 fn render_lines(lines: &[Value]) -> String {
     let mut text = String::new();
-    for logged in lines.iter().filter_map(|line| Line::deserialize(line).ok()) {
+    for logged in items::<Line>(lines) {
         let fields = logged.fields.iter().map(|field| format!("  {}={}", field.name, field.value));
         let said = format!("{}{}", logged.message, fields.collect::<String>());
         text.push_str(format!("  {:<5}  {}", one_line(&logged.level), one_line(&said)).trim_end());

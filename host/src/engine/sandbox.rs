@@ -94,14 +94,13 @@ impl State {
         let (blobs, tenant) = (of.blobs, of.tenant);
         let Reach { directories, secrets, clock, random, http, databases, buckets, is_timed: _ } = of.reach;
         let masks = Masks::of(secrets.iter().map(GrantedSecret::named).chain(http.iter().flat_map(HttpReach::secrets)));
-        of.log.open(of.limits.log_bytes, masks.clone());
         Ok(Self {
             clock: clock.map_or_else(|| Clock::at(of.context.logical_time_ms), Clock::real),
             config: Config::new(of.context.config.clone()),
             context: of.context,
             output: Output::new(&blobs, &tenant, of.limits.output_bytes, of.media_type),
             inputs: Inputs::new(of.inputs, blobs.clone(), tenant.clone()),
-            log: of.log,
+            log: of.log.open(of.limits.log_bytes, masks.clone()),
             files: Files::new(asset.clone(), directories, blobs, tenant, of.interrupt.clone())
                 .map_err(|error| format!("a granted glob is not one: {error}"))?,
             http: Http::new(asset.clone(), http, of.interrupt.clone())?,
